@@ -1,0 +1,389 @@
+"""The networks of the papers: two classifiers and the variational autoencoders.
+
+Every network takes images [N, 1, 28, 28] in [0, 1]; padding and standardisation happen inside.
+Sizes default to the papers'; every size is an argument. Sources: S. Ahmedeo, *Group Equivariant CNN
+and disentangling beta-VAE* (2022); A. Shokry, A. Norelli, *Learning rotation-agnostic
+representations via group equivariant VAEs* (ICLR 2023 Tiny Papers); steerable layers from escnn
+(G. Cesa, L. Lang, M. Weiler, *A program to build E(N)-equivariant steerable CNNs*, ICLR 2022).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from .vmf import HypersphericalUniform, VonMisesFisher
+
+with warnings.catch_warnings():
+    # escnn warns about py3nj, which only its 3-D groups use.
+    warnings.simplefilter("ignore")
+    import escnn
+    import escnn.nn as enn
+    from escnn.gspaces import rot2dOnR2
+
+MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
+IMAGE_SIZE = 28
+CANVAS_SIZE = 32
+MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
+
+
+def fit_to_grid(images: Tensor, size: int) -> Tensor:
+    """Zero-pad images [N, C, H, H] to [N, C, size, size] without moving their centre.
+
+    Where ``size - H`` is odd no integer padding keeps the centre, so the images first go to the grid
+    of size H + 1 through means over 2 x 2 pixels (a shift by half a pixel in both directions, which
+    commutes exactly with quarter turns).
+    """
+    height = images.shape[-1]
+    if size < height:
+        raise ValueError(f"expected a grid of at least {height} pixels, the images' size; got {size}")
+    if (size - height) % 2:
+        images = F.avg_pool2d(images, 2, stride=1, padding=1)
+        height += 1
+    return F.pad(images, [(size - height) // 2] * 4)
+
+
+def standardise(images: Tensor) -> Tensor:
+    """(x - 0.1307) / 0.3081, the mean and standard deviation of MNIST's training pixels."""
+    return (images - MNIST_MEAN) / MNIST_STD
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(
+            f"expected images [N, 1, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}"
+        )
+
+
+class SteerableEncoder(nn.Module):
+    """SO(2)-steerable G-CNN whose output ignores rotations of its input.
+
+    A block is a steerable convolution, a batch norm that is the same for all components of an irrep,
+    a dropout of whole fields and an ELU in the Fourier domain. Every field carries the band-limited
+    regular representation of SO(2), the irreps 0..frequency (2 * frequency + 1 channels). At the end
+    a 1 x 1 convolution keeps the trivial irreps only, and their mean over *all* positions is
+    taken: a flattened map of invariants would not be invariant, because the positions turn.
+
+    SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding -
+    kernel_size) is divisible by the stride in every layer, other angles are approximate.
+
+    Parameters
+    ----------
+    fields : channels of each block, counted in fields
+    frequency : highest irrep of a field
+    kernel_size, padding, strides : of the convolutions; one stride per block
+    grid_size : the input is padded to grid_size x grid_size
+    invariants : size of the output
+    dropout : probability to drop a field
+    mask : multiply the input by a smooth disc, so that the corners, which turn out of the image, never count
+    pool : window of an average pooling of stride 1 after the last block; 1 for none
+
+    Shapes
+    ------
+    forward : images [N, 1, 28, 28] -> [N, invariants]
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[int],
+        frequency: int,
+        *,
+        kernel_size: int = 4,
+        padding: int = 0,
+        strides: Sequence[int],
+        grid_size: int,
+        invariants: int,
+        dropout: float = 0.1,
+        mask: bool = False,
+        pool: int = 1,
+    ):
+        super().__init__()
+        if len(fields) != len(strides):
+            raise ValueError(f"expected one stride per block, got {len(fields)} blocks, {strides=}")
+        if frequency < 1:
+            raise ValueError(f"expected a frequency of at least 1, got {frequency}")
+        self.grid_size = grid_size
+        gspace = rot2dOnR2(maximum_frequency=frequency)
+        irreps = gspace.fibergroup.bl_irreps(frequency)
+        field_type = enn.FieldType(gspace, [gspace.trivial_repr])
+        blocks = [enn.SequentialModule(enn.MaskModule(field_type, grid_size, margin=1))] if mask else []
+        for count, stride in zip(fields, strides):
+            # 4 samples per frequency: the ELU widens the spectrum, and coarser sampling would alias it.
+            elu = enn.FourierELU(gspace, count, irreps=irreps, N=4 * frequency, inplace=True)
+            blocks.append(
+                enn.SequentialModule(
+                    enn.R2Conv(field_type, elu.in_type, kernel_size, stride=stride, padding=padding),
+                    enn.IIDBatchNorm2d(elu.in_type),
+                    elu,
+                    enn.FieldDropout(elu.out_type, dropout),
+                )
+            )
+            field_type = elu.out_type
+        if pool > 1:
+            blocks.append(enn.SequentialModule(enn.PointwiseAvgPool2D(field_type, pool, stride=1)))
+        invariant_type = enn.FieldType(gspace, invariants * [gspace.trivial_repr])
+        blocks.append(enn.SequentialModule(enn.R2Conv(field_type, invariant_type, 1)))
+        self.blocks = nn.ModuleList(blocks)
+
+    def feature_fields(self, images: Tensor) -> Iterator[enn.GeometricTensor]:
+        """Yield the input and the output of every block as geometric tensors [N, C, H, W]."""
+        _check_images(images)
+        field = self.blocks[0].in_type(standardise(fit_to_grid(images, self.grid_size)))
+        yield field
+        for block in self.blocks:
+            field = block(field)
+            yield field
+
+    def forward(self, images: Tensor) -> Tensor:
+        *_, invariants = self.feature_fields(images)
+        return invariants.tensor.mean((2, 3))
+
+
+class ConvolutionalEncoder(nn.Sequential):
+    """The S-VAE's encoder: plain convolutions; images [N, 1, 28, 28] -> features [N, C * 5 * 5]."""
+
+    def __init__(self, channels: Sequence[int], *, dropout: float = 0.2):
+        blocks, width = [], 1
+        for count, stride in zip(channels, (2, 1, 2), strict=True):
+            blocks += [
+                nn.Conv2d(width, count, 4, stride=stride),
+                nn.ReLU(),
+                nn.BatchNorm2d(count),
+                nn.Dropout(dropout),
+            ]
+            width = count
+        super().__init__(*blocks, nn.Flatten())
+        self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5
+
+    def forward(self, images: Tensor) -> Tensor:
+        _check_images(images)
+        return super().forward(standardise(fit_to_grid(images, CANVAS_SIZE)))
+
+
+class Decoder(nn.Sequential):
+    """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32."""
+
+    def __init__(self, latent_dim: int, channels: Sequence[int], *, dropout: float = 0.2):
+        first, second, third = channels
+        super().__init__(
+            nn.Linear(latent_dim, first * 5 * 5),
+            nn.Unflatten(1, (first, 5, 5)),
+            nn.ReLU(),
+            nn.BatchNorm2d(first),
+            nn.Dropout(0.1),
+            nn.ConvTranspose2d(first, second, 4, stride=2),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.ConvTranspose2d(second, third, 4, stride=1),
+            nn.BatchNorm2d(third),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.ConvTranspose2d(third, 1, 4, stride=2),
+        )
+
+
+class _ImageVAE(nn.Module):
+    """What the spherical and the Gaussian autoencoder share; they differ in posterior and prior."""
+
+    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.decoder = decoder
+        self.latent_dim = latent_dim
+        self.location = nn.Linear(features, latent_dim)
+
+    def _posterior(self, features: Tensor) -> Distribution:
+        raise NotImplementedError
+
+    def encode(self, images: Tensor) -> Distribution:
+        """Posterior q(z | images), batch shape [N], event shape [d]; images [N, 1, 28, 28] in [0, 1]."""
+        return self._posterior(self.head(self.encoder(images)))
+
+    def canvas(self, images: Tensor) -> Tensor:
+        """The reconstruction target: standardised 32 x 32 images, on which the papers take the loss."""
+        return standardise(fit_to_grid(images, CANVAS_SIZE))
+
+    def decode_canvas(self, z: Tensor) -> Tensor:
+        """Codes [N, d] -> standardised [N, 1, 32, 32]."""
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"expected codes [N, {self.latent_dim}], got {list(z.shape)}")
+        return self.decoder(z)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes [N, d] -> images [N, 1, 28, 28]; about [0, 1], not clamped."""
+        border = (CANVAS_SIZE - IMAGE_SIZE) // 2
+        return F.pad(self.decode_canvas(z), [-border] * 4) * MNIST_STD + MNIST_MEAN
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Distribution, Tensor]:
+        """Images -> (reconstruction [N, 1, 28, 28], posterior, sampled codes z [N, d])."""
+        posterior = self.encode(images)
+        z = posterior.rsample()
+        return self.decode(z), posterior, z
+
+
+class SphericalVAE(_ImageVAE):
+    """Hyperspherical VAE: von Mises-Fisher posterior, uniform prior on the sphere S^(d-1).
+
+    L(x) = E_q[log p(x | z)] - beta KL(vMF(mu(x), kappa(x)) || U(S^(d-1))), T. R. Davidson et al.,
+    *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets.
+
+    Parameters
+    ----------
+    encoder : images [N, 1, 28, 28] -> [N, F]
+    features : size of the head's output
+    head : [N, F] -> [N, features]
+    """
+
+    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
+        if latent_dim < 2:
+            raise ValueError(f"expected a latent dimension of at least 2 (a circle), got {latent_dim}")
+        super().__init__(encoder, features, decoder, latent_dim, head)
+        self.concentration = nn.Linear(features, 1)
+        self.prior = HypersphericalUniform(latent_dim, validate_args=False)
+
+    def _posterior(self, features: Tensor) -> VonMisesFisher:
+        mean_direction = F.normalize(self.location(features), dim=-1)
+        concentration = F.softplus(self.concentration(features)).squeeze(-1) + MIN_CONCENTRATION
+        return VonMisesFisher(mean_direction, concentration, validate_args=False)
+
+
+class GaussianVAE(_ImageVAE):
+    """The usual VAE with a diagonal normal posterior and a standard normal prior, for comparison."""
+
+    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
+        super().__init__(encoder, features, decoder, latent_dim, head)
+        self.log_scale = nn.Linear(features, latent_dim)
+
+    @property
+    def prior(self) -> Independent:
+        zeros = self.location.bias.new_zeros(self.latent_dim)
+        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+
+    def _posterior(self, features: Tensor) -> Independent:
+        scale = self.log_scale(features).exp()
+        return Independent(Normal(self.location(features), scale, validate_args=False), 1, validate_args=False)
+
+
+# The two grids of the S-GVAE's encoder: `paper` is the papers' kernel 4 on 32 x 32; `aligned` has
+# odd kernels on an odd grid and padding that keeps every layer centred: 33 -> 17 -> 17 -> 9.
+GRIDS = {
+    "paper": dict(grid_size=32, kernel_size=4, padding=0, pool=2),
+    "aligned": dict(grid_size=33, kernel_size=5, padding=2, pool=3),
+}
+
+
+def sgvae(
+    latent_dim: int = 6,
+    *,
+    fields: Sequence[int] = (64, 64, 128),
+    frequency: int = 6,
+    grid: str = "paper",
+    invariants: int = 64,
+    decoder_channels: Sequence[int] = (128, 64, 32),
+    dropout: float = 0.2,
+    gaussian: bool = False,
+) -> SphericalVAE | GaussianVAE:
+    """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
+
+    ``grid`` names an entry of `GRIDS`; ``dropout`` is that of head and decoder. The defaults are the
+    papers', about 0.9 M parameters.
+    """
+    if grid not in GRIDS:
+        raise ValueError(f"expected a grid among {sorted(GRIDS)}, got {grid!r}")
+    encoder = SteerableEncoder(
+        fields, frequency, strides=(2, 1, 2), invariants=invariants, dropout=0.1, mask=True, **GRIDS[grid]
+    )
+    head = nn.Sequential(
+        nn.BatchNorm1d(invariants),
+        nn.ELU(),
+        nn.Linear(invariants, invariants),
+        nn.ELU(),
+        nn.BatchNorm1d(invariants),
+        nn.Dropout(dropout),
+    )
+    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout)
+    kind = GaussianVAE if gaussian else SphericalVAE
+    return kind(encoder, invariants, decoder, latent_dim, head)
+
+
+def svae(
+    latent_dim: int = 10,
+    *,
+    channels: Sequence[int] = (128, 128, 64),
+    hidden: int = 64,
+    decoder_channels: Sequence[int] = (128, 128, 64),
+    dropout: float = 0.2,
+) -> SphericalVAE:
+    """The S-VAE, the tiny paper's baseline: the same latent and decoder behind a plain CNN."""
+    encoder = ConvolutionalEncoder(channels, dropout=dropout)
+    head = nn.Sequential(
+        nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(0.1)
+    )
+    return SphericalVAE(encoder, hidden, Decoder(latent_dim, decoder_channels, dropout=dropout), latent_dim, head)
+
+
+class CNNClassifier(nn.Sequential):
+    """The CNN of Table 1 (42,730 parameters): images [N, 1, 28, 28] -> logits [N, 10].
+
+    Three convolutions without padding, 28 -> 26 -> (pool) 13 -> 11 -> 5, batch norm before the final
+    linear layer.
+    """
+
+    def __init__(self, channels: Sequence[int] = (16, 32, 64), *, dropout: float = 0.1):
+        blocks, width = [], 1
+        for index, (count, stride) in enumerate(zip(channels, (1, 1, 2), strict=True)):
+            blocks += [nn.Conv2d(width, count, 3, stride=stride), nn.BatchNorm2d(count), nn.ReLU()]
+            blocks += [nn.AvgPool2d(2)] if index == 0 else []
+            blocks += [nn.Dropout(dropout)]
+            width = count
+        flat = width * 5 * 5
+        super().__init__(*blocks, nn.Flatten(), nn.BatchNorm1d(flat), nn.Linear(flat, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        _check_images(images)
+        return super().forward(standardise(images))
+
+
+class GCNNClassifier(nn.Module):
+    """The G-CNN of Table 1 (38,430 parameters): images [N, 1, 28, 28] -> logits [N, 10].
+
+    The three steerable blocks have the table's 37,904 parameters with kernel size 4; 12 invariant
+    features are what fits beside them into 38 k.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[int] = (16, 16, 32),
+        frequency: int = 5,
+        *,
+        kernel_size: int = 4,
+        grid_size: int = 28,
+        invariants: int = 12,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.encoder = SteerableEncoder(
+            fields,
+            frequency,
+            kernel_size=kernel_size,
+            strides=(1, 1, 2),
+            grid_size=grid_size,
+            invariants=invariants,
+            dropout=dropout,
+        )
+        self.head = nn.Sequential(nn.ELU(), nn.Dropout(dropout), nn.Linear(invariants, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
