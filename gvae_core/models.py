@@ -130,10 +130,20 @@ class SteerableEncoder(nn.Module):
         blocks.append(enn.SequentialModule(enn.R2Conv(field_type, invariant_type, 1)))
         self.blocks = nn.ModuleList(blocks)
 
+    def input_field(self, images: Tensor) -> enn.GeometricTensor:
+        """Images [N, 1, 28, 28] as the first block's input, a scalar field on the grid."""
+        _check_images(images)
+        return self.blocks[0].in_type(standardise(fit_to_grid(images, self.grid_size)))
+
+    def filters(self, block: int) -> Tensor:
+        """The convolution kernels [C_out, C_in, k, k] that a block's weights expand to."""
+        convolution = next(m for m in self.blocks[block].modules() if isinstance(m, enn.R2Conv))
+        with torch.no_grad():
+            return convolution.expand_parameters()[0]
+
     def feature_fields(self, images: Tensor) -> Iterator[enn.GeometricTensor]:
         """Yield the input and the output of every block as geometric tensors [N, C, H, W]."""
-        _check_images(images)
-        field = self.blocks[0].in_type(standardise(fit_to_grid(images, self.grid_size)))
+        field = self.input_field(images)
         yield field
         for block in self.blocks:
             field = block(field)

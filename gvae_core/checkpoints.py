@@ -1,0 +1,68 @@
+"""Files that are whole or not there: atomic writes, tensors with JSON metadata in safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write(temporary)`` beside ``path`` and rename: a killed process leaves nothing half written."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
+    """Write tensors and JSON-able metadata to a ``.safetensors`` file, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"gvae": json.dumps(metadata)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `save_tensors` wrote: (tensors, metadata).
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file
+    ValueError : the file is not a safetensors file, or not one of ours
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error
+    if "gvae" not in metadata:
+        raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
+    return tensors, json.loads(metadata["gvae"])

@@ -1,0 +1,349 @@
+"""Runs: what is trained (`RunSpec`), the profiles' lists of runs, and `run` with its cache on disk.
+
+One run is one `RunSpec` is one JSON file and one safetensors checkpoint, named by the spec's content.
+A run that exists is loaded, not repeated; an interrupted one resumes from its last epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from . import metrics, models, training
+from .checkpoints import load_tensors, save_tensors, write_text
+from .data import Digits, Splits, load_mnist, split
+from .rotation import random_angles, rotate
+
+CLASSIFIERS = {"cnn": models.CNNClassifier, "gcnn": models.GCNNClassifier}
+AUTOENCODERS = {
+    "sgvae": models.sgvae,
+    "svae": models.svae,
+    "gaussian": functools.partial(models.sgvae, gaussian=True),
+}
+BUILDERS = CLASSIFIERS | AUTOENCODERS
+
+ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these, in degrees
+ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that determines a run's numbers; equal specs are the same run.
+
+    Parameters
+    ----------
+    model : cnn, gcnn (classifiers), sgvae, svae, gaussian (autoencoders)
+    source : mnist or mnist5k
+    epochs, learning_rate, decay, weight_decay, batch_size : see `training.Schedule`
+    seed : of initial values and of everything random in training
+    protocol : training images ``upright`` or ``rotated`` at random
+    latent_dim, beta : autoencoders only
+    paper_loss : classifiers only; minimise the cross-entropy of softmax outputs (report, Table 1)
+    train_images, test_images : use only the first so many of a split (None: all)
+    sizes : keyword arguments of the model's builder in `models`, e.g. ``{"frequency": 4}``
+
+    Raises
+    ------
+    ValueError, TypeError : a field is unknown, has the wrong type or an impossible value
+    """
+
+    model: str
+    source: str
+    epochs: int
+    learning_rate: float
+    decay: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 100
+    seed: int = 0
+    protocol: str = "upright"
+    latent_dim: int | None = None
+    beta: float | None = None
+    paper_loss: bool | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    sizes: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _expect("model", self.model, sorted(BUILDERS))
+        _expect("source", self.source, ["mnist", "mnist5k"])
+        _expect("protocol", self.protocol, ["upright", "rotated"])
+        for name, kind, least in _NUMBERS:
+            value = getattr(self, name)
+            optional = name in ("latent_dim", "beta", "train_images", "test_images")
+            if value is None and optional:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or value < least:
+                noun = "a whole number" if kind is int else "a number"
+                raise ValueError(f"RunSpec: expected {name} to be {noun} of at least {least}, got {value!r}")
+        for name, owners in (("latent_dim", AUTOENCODERS), ("beta", AUTOENCODERS), ("paper_loss", CLASSIFIERS)):
+            if (getattr(self, name) is not None) != (self.model in owners):
+                rule = "a value" if self.model in owners else "None"
+                raise ValueError(
+                    f"RunSpec: expected {rule} for {name} with model {self.model!r}, got {getattr(self, name)!r}"
+                )
+        if self.paper_loss is not None and not isinstance(self.paper_loss, bool):
+            raise ValueError(f"RunSpec: expected paper_loss to be True or False, got {self.paper_loss!r}")
+        known = [p for p in inspect.signature(BUILDERS[self.model]).parameters if p not in ("latent_dim", "gaussian")]
+        for name in self.sizes:
+            _expect(f"a size of {self.model}", name, known)
+        # JSON knows no tuples: the same content must give the same key before and after a round trip
+        object.__setattr__(self, "sizes", json.loads(json.dumps(dict(self.sizes), sort_keys=True)))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping) -> RunSpec:
+        """The spec of a result's JSON; an unknown field is an error with the closest known name."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in fields:
+            _expect("a field of RunSpec", name, known)
+        return cls(**fields)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @property
+    def key(self) -> str:
+        """Name of the run's files: the model and the hash of the content."""
+        content = json.dumps(self.to_dict(), sort_keys=True)
+        return f"{self.model}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    @property
+    def title(self) -> str:
+        """A few words for progress bars and tables."""
+        words = [self.model]
+        if self.model in AUTOENCODERS:
+            words.append(f"d={self.latent_dim} beta={self.beta:g}")
+        words += [self.protocol] if self.protocol != "upright" else []
+        return " ".join([*words, f"seed={self.seed}"])
+
+    def build(self) -> nn.Module:
+        """The model with its initial values, which depend on the seed alone."""
+        arguments = dict(self.sizes) | ({"latent_dim": self.latent_dim} if self.model in AUTOENCODERS else {})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return BUILDERS[self.model](**arguments)
+
+
+_NUMBERS = (
+    ("epochs", int, 1),
+    ("learning_rate", (int, float), 0),
+    ("decay", (int, float), 0),
+    ("weight_decay", (int, float), 0),
+    ("batch_size", int, 2),
+    ("seed", int, 0),
+    ("latent_dim", int, 2),
+    ("beta", (int, float), 0),
+    ("train_images", int, 2),
+    ("test_images", int, 2),
+)
+
+
+def _expect(what: str, value: object, known: list[str]) -> None:
+    if value in known:
+        return
+    close = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(f"expected {what} among {', '.join(known)}; got {value!r}{hint}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    ``history`` holds one dict per epoch (see `training.fit`), ``metrics`` the final numbers,
+    ``path`` the JSON file all of it was read from.
+    """
+
+    spec: RunSpec
+    history: list[dict]
+    metrics: dict
+    seconds: float
+    device: str
+    versions: dict[str, str]
+    parameters: int
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path.with_suffix(".safetensors")
+
+    def load_model(self) -> nn.Module:
+        """The trained model in eval mode, on the CPU."""
+        return load_model(self.checkpoint)
+
+
+def load_model(checkpoint: Path) -> nn.Module:
+    """Rebuild a trained model from a checkpoint alone: the spec is in its metadata."""
+    tensors, metadata = load_tensors(checkpoint)
+    if "spec" not in metadata:
+        raise ValueError(f"{checkpoint}: expected a run's checkpoint with its spec, found {sorted(metadata)}")
+    model = RunSpec.from_dict(metadata["spec"]).build()
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def outputs_directory() -> Path:
+    """Where runs, figures and executed notebooks go.
+
+    ``GVAE_OUTPUTS``, else ``outputs`` in the source checkout, else ``outputs`` in the working folder.
+    """
+    if os.environ.get("GVAE_OUTPUTS"):
+        return Path(os.environ["GVAE_OUTPUTS"]).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "outputs"
+
+
+def find(spec: RunSpec) -> Result | None:
+    """The finished run of ``spec``, from this machine's runs or the committed ones, or None."""
+    for folder in (outputs_directory() / "runs", outputs_directory() / "paper" / "runs"):
+        path = folder / f"{spec.key}.json"
+        if path.is_file():
+            return _read_result(path)
+    return None
+
+
+def run(spec: RunSpec, *, device: str = "cpu", progress: bool = True) -> Result:
+    """Train, measure and store what ``spec`` says, or load it where that was done before.
+
+    A second process that asks for the same run waits for the first and loads its result.
+
+    Raises
+    ------
+    training.NonFiniteLoss : the loss diverged
+    ValueError, OSError : the data is missing or bad
+    """
+    folder = outputs_directory() / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{spec.key}.lock"):
+        result = find(spec)
+        return result if result else _run(spec, folder / f"{spec.key}.json", device, progress)
+
+
+def _run(spec: RunSpec, path: Path, device: str, progress: bool) -> Result:
+    start = time.perf_counter()
+    splits = load_splits(spec.source, spec.train_images, spec.test_images)
+    model = spec.build().to(device)
+    state_file = path.with_name(f"{path.stem}.state.safetensors")
+    schedule = training.Schedule(
+        spec.epochs, spec.learning_rate, spec.decay, spec.weight_decay, spec.batch_size
+    )
+    loop = dict(
+        rotated=spec.protocol == "rotated",
+        seed=spec.seed,
+        state_file=state_file,
+        progress=progress,
+        title=spec.title,
+    )
+    if spec.model in CLASSIFIERS:
+        train, validation = ((part.images, part.labels) for part in (splits.train, splits.validation))
+        history = training.fit_classifier(
+            model, train, validation, schedule, paper_loss=spec.paper_loss, **loop
+        )
+        final = _classifier_metrics(model, splits.test)
+    else:
+        history = training.fit_vae(
+            model, splits.train.images, splits.validation.images, schedule, beta=spec.beta, **loop
+        )
+        final = _vae_metrics(model, splits.test, spec)
+    # escnn's buffers differ between modes; a state dict of train mode loads everywhere
+    save_tensors(path.with_suffix(".safetensors"), model.train().state_dict(), {"spec": spec.to_dict()})
+    record = {
+        "spec": spec.to_dict(),
+        "metrics": final,
+        "history": history,
+        "parameters": models.parameter_count(model),
+        "seconds": round(time.perf_counter() - start, 2),
+        "device": _device_name(device),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "escnn", "numpy", "gvae-core")},
+    }
+    write_text(path, json.dumps(record, indent=1))  # last: a JSON says that the checkpoint is there
+    state_file.unlink(missing_ok=True)
+    return _read_result(path)
+
+
+def _read_result(path: Path) -> Result:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return Result(
+            spec=RunSpec.from_dict(record.pop("spec")), path=path, **record
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected a run's result, found something else ({error}); delete it to rerun") from error
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@functools.lru_cache(maxsize=2)
+def _splits(source: str) -> Splits:
+    return split(load_mnist(source))
+
+
+def load_splits(source: str, train_images: int | None = None, test_images: int | None = None) -> Splits:
+    """The splits of a source (see `data.split`), each cut to its first images; read once per process.
+
+    ``test_images`` limits validation and test alike.
+    """
+
+    def first(part: Digits, count: int | None) -> Digits:
+        return dataclasses.replace(
+            part, images=part.images[:count], labels=part.labels[:count], indices=part.indices[:count]
+        )
+
+    whole = _splits(source)
+    return Splits(
+        first(whole.train, train_images), first(whole.validation, test_images), first(whole.test, test_images)
+    )
+
+
+# --- final numbers --------------------------------------------------------------------------------
+
+
+def _classifier_metrics(model: nn.Module, test: Digits) -> dict:
+    """On the test digits, upright and each turned by its own random angle, and by common angles."""
+    turned = rotate(test.images, random_angles(len(test.images), ANGLE_SEED))
+    numbers = {}
+    for name, images in (("upright", test.images), ("rotated", turned)):
+        losses = training.evaluate(
+            model, functools.partial(training.classifier_losses, model), (images, test.labels), metrics.BATCH
+        )
+        numbers |= losses.named(f"test_{name}")
+    by_angle = metrics.accuracy_by_angle(model, test.images, test.labels, ANGLES)
+    return numbers | {"angle_seed": ANGLE_SEED, "angles": list(ANGLES), "accuracy_by_angle": by_angle}
+
+
+def _vae_metrics(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
+    """On the test digits: losses of upright ones, and of turned ones against the *upright* targets."""
+    turned = rotate(test.images, random_angles(len(test.images), ANGLE_SEED))
+    losses = functools.partial(training.vae_losses, model, beta=spec.beta)
+    numbers = {}
+    for name, images in (("upright", test.images), ("rotated", turned)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            numbers |= training.evaluate(model, losses, (images, test.images), metrics.BATCH).named(f"test_{name}")
+    codes = metrics.latent_codes(model, test.images[:500])
+    return numbers | {
+        "angle_seed": ANGLE_SEED,
+        "angles": list(ANGLES),
+        "latent_drift": metrics.latent_drift(model, test.images[:500], ANGLES),
+        "typical_angle": metrics.typical_angle(codes, test.labels[:500]),
+    }

@@ -1,0 +1,125 @@
+"""Numbers about models: equivariance, accuracy, reconstructions, latent drift. Prints nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .rotation import rotate
+
+BATCH = 250
+
+
+@torch.no_grad()
+def equivariance_error(
+    function: Callable[[Tensor], Tensor],
+    images: Tensor,
+    degrees: float,
+    transform: Callable[[Tensor, float], Tensor] | None = None,
+) -> float:
+    """How far ``function`` is from commuting with a rotation, relative to how images differ.
+
+        || f(R x) - T f(x) || / || f(x) - mean over images of f(x) ||
+
+    0 is exact equivariance; about 1.4 means that the turned image's output is as unlike as
+    another image's.
+
+    Parameters
+    ----------
+    function : images [N, C, H, H] -> outputs [N, ...]
+    images : [N, C, H, H], at least two different ones
+    degrees : angle of R, counter-clockwise
+    transform : T, (outputs, degrees) -> outputs; none means that the output should not change
+    """
+    if len(images) < 2:
+        raise ValueError(f"expected at least two images to compare with, got {len(images)}")
+    upright = function(images)
+    expected = upright if transform is None else transform(upright, degrees)
+    spread = (upright - upright.mean(0)).norm()
+    return ((function(rotate(images, degrees)) - expected).norm() / spread).item()
+
+
+def rotate_field(field, degrees: float):
+    """Turn a geometric tensor: rotate positions, and mix the fibres by rho(g).
+
+    ``GeometricTensor.transform`` does the same but interpolates quarter turns, too.
+    """
+    element = field.type.fibergroup.element(math.radians(degrees), "radians")
+    turned = field.transform_fibers(element).tensor
+    return type(field)(rotate(turned, degrees), field.type)
+
+
+@torch.no_grad()
+def layer_errors(encoder: nn.Module, images: Tensor, degrees: float) -> list[float]:
+    """Equivariance error of each of a `SteerableEncoder`'s feature fields, then of its output.
+
+    The same measure as `equivariance_error`; the encoder runs twice, whatever its depth.
+    """
+    errors = []
+    turned_fields = encoder.feature_fields(rotate(images, degrees))
+    for field, turned in zip(encoder.feature_fields(images), turned_fields):
+        spread = (field.tensor - field.tensor.mean(0)).norm()
+        errors.append(((turned.tensor - rotate_field(field, degrees).tensor).norm() / spread).item())
+    return [*errors, equivariance_error(encoder, images, degrees)]
+
+
+@torch.no_grad()
+def _in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Apply ``function`` batch by batch, with ``model`` in eval mode; the results on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    return torch.cat([function(batch.to(device)).cpu() for batch in images.split(BATCH)])
+
+
+def logits(classifier: nn.Module, images: Tensor) -> Tensor:
+    """Logits [N, 10] in eval mode."""
+    return _in_batches(classifier, classifier, images)
+
+
+def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images [N, 1, H, W] whose largest logit is their label."""
+    return (logits(classifier, images).argmax(-1) == labels.cpu()).double().mean().item()
+
+
+def accuracy_by_angle(
+    classifier: nn.Module, images: Tensor, labels: Tensor, angles: Sequence[float]
+) -> list[float]:
+    """Accuracy with all images turned by each angle (degrees)."""
+    return [accuracy(classifier, rotate(images, angle), labels) for angle in angles]
+
+
+def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
+    """Reconstructions [N, 1, 28, 28] from the posterior's mode, in eval mode, clamped to [0, 1]."""
+    return _in_batches(model, lambda batch: model.decode(model.encode(batch).mode), images).clamp(0, 1)
+
+
+def latent_codes(model: nn.Module, images: Tensor) -> Tensor:
+    """Modes of the posteriors [N, d] in eval mode; on the sphere these are the mean directions."""
+    return _in_batches(model, lambda batch: model.encode(batch).mode, images)
+
+
+def angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """Angle in degrees between vectors [..., d]; accurate for small angles, where arccos is not.
+
+    2 atan2(|a/|a| - b/|b||, |a/|a| + b/|b||), W. Kahan, *How futile are mindless assessments of
+    roundoff in floating-point computation?* (2006), section 12.
+    """
+    a, b = (v / v.norm(dim=-1, keepdim=True) for v in (a, b))
+    return torch.rad2deg(2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1)))
+
+
+def latent_drift(model: nn.Module, images: Tensor, angles: Sequence[float]) -> list[float]:
+    """Mean angle (degrees) between the mean directions of images turned by each angle and upright."""
+    upright = latent_codes(model, images)
+    return [
+        angle_between(latent_codes(model, rotate(images, angle)), upright).mean().item() for angle in angles
+    ]
+
+
+def typical_angle(codes: Tensor, labels: Tensor) -> float:
+    """Mean angle (degrees) between codes [N, d] of different digits: the yardstick of `latent_drift`."""
+    pairs = angle_between(codes[:, None], codes[None])
+    return pairs[labels[:, None] != labels[None]].mean().item()

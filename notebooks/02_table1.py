@@ -1,0 +1,89 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 · CNN against G-CNN, trained upright, tested rotated
+#
+# Table 1 of the report. Both classifiers see upright digits only; the test digits are turned by random angles.
+# **You will see** the paper's table beside ours, the training curves, and the accuracy over the angle.
+#
+# > The report: cross-entropy on *softmax outputs*, a second softmax inside the loss. Its minimum is
+# > $-\log(e/(e+9)) = 1.4612$, which is how it was recognised: 1.471 is just above. We train with it, and report
+# > the plain cross-entropy beside it.
+
+# %% tags=["parameters"]
+profile = "quick"  # smoke, quick or paper
+seed = 0
+source = "auto"  # auto, mnist or mnist5k
+
+# %%
+from IPython.display import Markdown
+
+from gvae_core import figures, metrics, profiles, rotate, run, tables
+from gvae_core.experiments import ANGLE_SEED, load_splits
+from gvae_core.rotation import random_angles
+
+source = profiles.resolve_source(source)
+stamp = dict(profile=profile, source=source)
+specs = profiles.table1(profile, source, seed)
+for spec in specs:
+    print(spec)
+
+# %% [markdown]
+# ## Train, or load what was trained before
+
+# %%
+results = [run(spec) for spec in specs]
+for result in results:
+    print(f"{result.spec.title}: {result.seconds:.0f} s on {result.device}, {result.path.name}")
+
+# %% [markdown]
+# ## Table 1
+
+# %%
+Markdown(tables.save(tables.table1(results), "table1", **stamp))
+
+# %%
+figure = figures.training_curves(results, "paper_loss", "cross-entropy of softmax outputs")
+figures.save(figure, "table1_training", **stamp);
+
+# %% [markdown]
+# ## Accuracy over the angle
+
+# %%
+figure = figures.accuracy_by_angle(results)
+figures.save(figure, "accuracy_by_angle", **stamp);
+
+# %% [markdown]
+# ## What the two networks say about the same digits
+
+# %%
+test = load_splits(source).test
+turned = rotate(test.images, random_angles(len(test.images), ANGLE_SEED))[:12]
+labels = [f"true {label}" for label in test.labels[:12]]
+for result in results:
+    said = metrics.logits(result.load_model(), turned).argmax(-1)
+    labels = [f"{label}\n{figures.NAMES[result.spec.model]} {digit}" for label, digit in zip(labels, said)]
+figure = figures.image_rows({"turned": turned}, labels)
+figures.save(figure, "table1_examples", **stamp);
+
+# %% [markdown]
+# ## What it shows, and where it differs from the paper
+#
+# - The G-CNN keeps most of its accuracy at every angle; the CNN's falls to about chance beyond 60°, with a
+#   bump at 180° where 0, 1 and 8 look alike.
+# - The report's losses come out where its loss has them, with the second softmax.
+# - The dip of the G-CNN at 45° is the pixel grid of notebook 01; its remaining errors are 6s and 9s, which no
+#   invariant classifier can tell apart by shape alone.
+# - In the `quick` profile a smaller G-CNN learns from 4,000 digits, not 30,000; the paper's row is a full training.

@@ -1,0 +1,128 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5 · Rotate a digit, and its reconstruction stays upright
+#
+# Figure 1 of the report. The S-GVAE is trained on upright digits only; its code does not see the angle, so a turned
+# digit comes back upright. The S-VAE, with a plain CNN encoder, does not know what to do with it. **You will see** the
+# grid, the drift of the codes, the 6s and the 9s, and **a slider to turn digits yourself**.
+
+# %% tags=["parameters"]
+profile = "quick"  # smoke, quick or paper
+seed = 0
+source = "auto"  # auto, mnist or mnist5k
+first_digit = 0  # the figures show test digits from here on
+
+# %%
+import torch
+from IPython.display import Markdown
+
+from gvae_core import figures, metrics, profiles, rotate, run, tables
+from gvae_core.experiments import ANGLE_SEED, load_splits
+from gvae_core.explorer import RotationExplorer
+from gvae_core.rotation import random_angles
+
+source = profiles.resolve_source(source)
+stamp = dict(profile=profile, source=source)
+test = load_splits(source).test
+images, labels = test.images[first_digit:], test.labels[first_digit:]
+
+# %% [markdown]
+# ## Train the two autoencoders, or load them
+
+# %%
+results = [run(spec) for spec in profiles.best_models(profile, source, seed).values()]
+vaes = {figures.NAMES[result.spec.model]: result.load_model() for result in results}
+for result in results:
+    last = result.history[-1]
+    print(f"{result.spec.title}: validation loss {last['validation_loss'] / 1000:.1f}k, {result.seconds:.0f} s")
+
+# %% [markdown]
+# ## The slider
+#
+# Drag it, or click it and use the arrow keys. Needs a running kernel; the still figures below do not.
+
+# %%
+by_class = [int((labels == digit).nonzero()[0]) for digit in range(10) if (labels == digit).any()]
+RotationExplorer(vaes, images[by_class])
+
+# %% [markdown]
+# ## Figure 1
+
+# %%
+angles = random_angles(len(images), ANGLE_SEED)
+turned = rotate(images, angles)
+shown = slice(0, 12)
+rows = {"rotated": turned[shown]}
+rows |= {f"{name}\nreconstruction": metrics.reconstruct(vae, turned[shown]) for name, vae in vaes.items()}
+rows["upright original"] = images[shown]
+figure = figures.image_rows(rows, [f"{angle:.0f}°" for angle in angles[shown]])
+figures.save(figure, "figure1", **stamp);
+
+# %% [markdown]
+# One digit through the full turn:
+
+# %%
+turn = torch.arange(-180, 180, 30)
+for digit in (2, 4, 7):
+    one = rotate(images[by_class[digit % len(by_class)]].expand(len(turn), 1, 28, 28), turn)
+    rows = {"rotated": one} | {name: metrics.reconstruct(vae, one) for name, vae in vaes.items()}
+    figure = figures.image_rows(rows, [f"{angle}°" for angle in turn])
+    figures.save(figure, f"full_turn_{digit}", **stamp)
+
+# %% [markdown]
+# ## How far the code moves
+
+# %%
+figure = figures.drift_by_angle(results)
+figures.save(figure, "latent_drift", **stamp);
+
+# %% [markdown]
+# ## 6s and 9s
+#
+# A 6 turned by 180° is nearly a 9. A code that ignores rotation can keep them apart only by the finer shape.
+
+# %%
+for digit in (6, 9):
+    chosen = turned[labels == digit][:12]
+    rows = {"rotated": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in vaes.items()}
+    figure = figures.image_rows(rows, title=f"rotated {digit}s")
+    figures.save(figure, f"rotated_{digit}s", **stamp)
+
+# %% [markdown]
+# ## Can a classifier read the reconstructions?
+#
+# The tiny paper's Table 1 asks a ResNet-50. Here the judge is the CNN of notebook 02, trained on upright
+# digits: it reads a reconstruction only if it is upright *and* the right digit.
+
+# %%
+judge = run(profiles.table1(profile, source, seed)[0]).load_model()
+print(f"the judge reads {metrics.accuracy(judge, images, labels):.1%} of the upright originals")
+inputs = {"upright": (images, labels), "rotated": (turned, labels)}
+inputs |= {f"rotated {d}s": (turned[labels == d], labels[labels == d]) for d in (6, 9)}
+accuracies = {
+    result.spec.model: {
+        name: metrics.accuracy(judge, metrics.reconstruct(vae, x), y) for name, (x, y) in inputs.items()
+    }
+    for result, vae in zip(results, vaes.values())
+}
+Markdown(tables.save(tables.reconstructions(accuracies), "reconstructions", **stamp))
+
+# %% [markdown]
+# ## What it shows, and where it differs from the paper
+#
+# - The S-GVAE's reconstructions of rotated digits are upright; the S-VAE's are blurs or other digits.
+# - Its code still drifts between quarter turns, because of the pixel grid (notebook 01); at ±90° and 180° not at all.
+# - As in the papers, the price is sharpness and confusion between 6s and 9s.
