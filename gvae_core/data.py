@@ -204,7 +204,7 @@ def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.n
 
 
 def _take(mnist: MNIST, origin: str, indices: np.ndarray) -> Digits:
-    chosen = torch.from_numpy(indices)
+    chosen = torch.from_numpy(indices).long()
     images = mnist.train_images if origin == "train" else mnist.test_images
     labels = mnist.train_labels if origin == "train" else mnist.test_labels
     return Digits(images[chosen], labels[chosen], chosen, origin)
@@ -215,7 +215,7 @@ def _load_mnist5k() -> MNIST:
     rows = np.loadtxt(MNIST5K_PATH, delimiter=",", dtype=np.uint8)
     found = hashlib.sha256(rows.tobytes()).hexdigest()
     if found != MNIST5K_SHA256:
-        raise ValueError(f"{MNIST5K_PATH}: expected rows of SHA-256 {MNIST5K_SHA256}, found {found}")
+        raise ValueError(f"{MNIST5K_PATH}: expected SHA-256 {MNIST5K_SHA256} (rows), found {found}")
     labels = torch.from_numpy(rows[:, 784].astype(np.int64))
     images = _to_float(rows[:, :784])
     train, test = (torch.from_numpy(i) for i in _stratified(np.arange(len(rows)), labels, 4_500))
