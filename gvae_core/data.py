@@ -132,9 +132,10 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
             )
         return _load_mnist5k()
 
-    named = directory if directory is not None else os.environ.get("GVAE_DATA")
-    if named:
-        return _load_folder(Path(named).expanduser())
+    if directory is None:
+        directory = os.environ.get("GVAE_DATA") or None  # set to nothing counts as not set
+    if directory is not None:
+        return _load_folder(Path(directory).expanduser())
     cached = cache_folder() / "mnist"
     if cached.is_dir():
         try:
@@ -246,7 +247,8 @@ def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
     if not paths:
         if folder.is_dir():
-            found = ", ".join(sorted(p.name for p in folder.iterdir())) or "an empty folder"
+            names = sorted(path.name for path in folder.iterdir())
+            found = ", ".join(names[:8]) + ", ..." * (len(names) > 8) or "an empty folder"
         else:
             found = "a file" if folder.exists() else "no such folder"
         raise ValueError(f"{folder}: expected {name} or {name}.gz, found {found}")

@@ -154,6 +154,13 @@ def test_a_named_folder_is_never_replaced(tmp_path, monkeypatch, source, by_vari
         load_mnist(source, None if by_variable else folder)
 
 
+def test_an_empty_variable_is_no_name_but_an_empty_argument_is(monkeypatch):
+    monkeypatch.setenv("GVAE_DATA", "")
+    assert load_mnist("auto").source == "mnist5k"
+    with pytest.raises(ValueError, match=f"expected {TRAIN_IMAGES}"):
+        load_mnist("auto", "")
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="expected source.*got 'cifar'"):
         load_mnist("cifar")
@@ -224,6 +231,10 @@ def test_a_missing_file_lists_what_is_there(tmp_path, small):
     present = {name: content for name, content in small.items() if name != TEST_LABELS}
     folder = write(tmp_path / "bad", present)
     with pytest.raises(ValueError, match=f"expected {TEST_LABELS} or.*found .*{TEST_IMAGES}"):
+        load_mnist("mnist", folder)
+    for number in range(100):
+        (folder / f"{number:03}").touch()
+    with pytest.raises(ValueError, match=f"expected {TEST_LABELS} or.*found 000, .*007, ...$"):
         load_mnist("mnist", folder)
 
 
