@@ -132,9 +132,10 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
             )
         return _load_mnist5k()
 
-    named = directory if directory is not None else os.environ.get("GVAE_DATA")
-    if named:
-        return _load_folder(Path(named).expanduser())
+    if directory is None:
+        directory = os.environ.get("GVAE_DATA") or None  # set to nothing counts as not set
+    if directory is not None:
+        return _load_folder(Path(directory).expanduser())
     cached = cache_folder() / "mnist"
     if cached.is_dir():
         try:
@@ -204,7 +205,7 @@ def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.n
 
 
 def _take(mnist: MNIST, origin: str, indices: np.ndarray) -> Digits:
-    chosen = torch.from_numpy(indices)
+    chosen = torch.from_numpy(indices).long()
     images = mnist.train_images if origin == "train" else mnist.test_images
     labels = mnist.train_labels if origin == "train" else mnist.test_labels
     return Digits(images[chosen], labels[chosen], chosen, origin)
@@ -215,7 +216,7 @@ def _load_mnist5k() -> MNIST:
     rows = np.loadtxt(MNIST5K_PATH, delimiter=",", dtype=np.uint8)
     found = hashlib.sha256(rows.tobytes()).hexdigest()
     if found != MNIST5K_SHA256:
-        raise ValueError(f"{MNIST5K_PATH}: expected rows of SHA-256 {MNIST5K_SHA256}, found {found}")
+        raise ValueError(f"{MNIST5K_PATH}: expected SHA-256 {MNIST5K_SHA256} (rows), found {found}")
     labels = torch.from_numpy(rows[:, 784].astype(np.int64))
     images = _to_float(rows[:, :784])
     train, test = (torch.from_numpy(i) for i in _stratified(np.arange(len(rows)), labels, 4_500))
@@ -246,7 +247,8 @@ def _read(folder: Path, name: str) -> tuple[Path, bytes]:
     paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
     if not paths:
         if folder.is_dir():
-            found = ", ".join(sorted(p.name for p in folder.iterdir())) or "an empty folder"
+            names = sorted(path.name for path in folder.iterdir())
+            found = ", ".join(names[:8]) + ", ..." * (len(names) > 8) or "an empty folder"
         else:
             found = "a file" if folder.exists() else "no such folder"
         raise ValueError(f"{folder}: expected {name} or {name}.gz, found {found}")

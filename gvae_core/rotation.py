@@ -100,6 +100,8 @@ def random_angles(count: int, seed: int) -> Tensor:
 
 
 def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise ValueError(f"expected images as a tensor, got {type(images).__name__}")
     if images.ndim != 4 or images.shape[2] != images.shape[3] or images.shape[2] == 0:
         raise ValueError(
             f"expected square images of shape [N, C, H, H], got shape {list(images.shape)}"

@@ -1,0 +1,199 @@
+"""Rotation against scipy, numpy's quarter turns, and itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gvae_core.rotation import random_angles, rotate
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
+DTYPES = list(TOLERANCE)
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    ),
+]
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def blob(size: int) -> torch.Tensor:
+    """A smooth, lopsided image in float64 that is zero well before the edge."""
+    y, x = torch.meshgrid(*(torch.linspace(-3, 3, size, dtype=torch.float64),) * 2, indexing="ij")
+    return torch.exp(-2 * ((x - 0.6) ** 2 + 2 * y**2))[None, None]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 2, 7, 28])
+def test_agrees_with_scipy(size, dtype, device):
+    angles = [-179.5, -90.01, -33.3, 0.001, 12.0, 45.0, 89.99, 135.0, 700.5]
+    images = noise(len(angles), 2, size, size, dtype=dtype)
+    expected = np.stack(
+        [
+            # grid-constant: also interpolates between the outermost pixels and the zeros around
+            scipy.ndimage.rotate(
+                image.double().numpy(), angle, (2, 1), reshape=False, order=1, mode="grid-constant"
+            )
+            for image, angle in zip(images, angles, strict=True)
+        ]
+    )
+    rotated = rotate(images.to(device), torch.tensor(angles, dtype=torch.float64))
+    assert rotated.dtype == dtype and rotated.device.type == device
+    np.testing.assert_allclose(rotated.cpu().numpy(), expected, rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_counter_clockwise_on_screen():
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 4] = 1  # at the right
+    assert rotate(image, 90)[0, 0, 0, 2] == 1  # at the top
+    assert rotate(image, 45)[0, 0].argmax() == 1 * 5 + 3  # upper right
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [6, 7])
+def test_quarter_turns_are_exact_alone_and_among_other_angles(size, dtype, device):
+    angles = [90.0, 12.5, 360.0, -180.0, 450.0, 0.0, -90.0, -0.0, 77.0, 270.0, 36_000_090.0]
+    images = noise(len(angles), 3, size, size, dtype=dtype).to(device)
+    mixed = rotate(images, torch.tensor(angles, dtype=torch.float64))
+    for image, angle, among in zip(images, angles, mixed, strict=True):
+        alone = rotate(image[None], angle)[0]
+        assert torch.equal(alone, among)
+        if angle % 90 == 0:
+            expected = np.rot90(image.cpu().numpy(), int(angle // 90), axes=(1, 2))
+            assert np.array_equal(alone.cpu().numpy(), expected)
+
+
+@settings(deadline=None)  # the first call of a torch operation may take seconds
+@given(angle=st.floats(-1e6, 1e6), quarter_turns=st.integers(-8, 8))
+def test_quarter_turns_commute_with_every_rotation(angle, quarter_turns):
+    images = noise(1, 1, 6, 6, dtype=torch.float64)
+    turned_after = torch.rot90(rotate(images, angle), quarter_turns, (2, 3))
+    turned_before = rotate(torch.rot90(images, quarter_turns, (2, 3)), angle)
+    torch.testing.assert_close(turned_after, turned_before, rtol=0, atol=1e-12)
+    at_once = rotate(images, math.fmod(angle, 360) + 90 * quarter_turns)
+    torch.testing.assert_close(turned_after, at_once, rtol=0, atol=1e-11)
+
+
+@settings(deadline=None)
+@given(first=st.floats(-360, 360), second=st.floats(-360, 360))
+def test_two_rotations_compose_on_a_smooth_image(first, second):
+    image = blob(101)
+    twice = rotate(rotate(image, first), second)
+    # bilinear interpolation errs by up to h²/8 · |second derivatives|: 0.0016 each time here
+    torch.testing.assert_close(twice, rotate(image, first + second), rtol=0, atol=0.01)
+
+
+@settings(deadline=None)
+@given(angle=st.floats(-1e9, 1e9))
+def test_never_leaves_the_range_of_the_pixels(angle):
+    rotated = rotate(torch.ones(1, 1, 5, 5), angle)
+    assert rotated.min() >= 0 and rotated.max() <= 1 + 1e-6
+    assert rotated[0, 0, 2, 2] == pytest.approx(1)
+
+
+def test_number_and_tensor_angles_agree():
+    images = noise(3, 1, 8, 8, dtype=torch.float64)
+    expected = rotate(images, torch.full((3,), 0.1, dtype=torch.float64))
+    for degrees in (0.1, np.float64(0.1), torch.tensor(0.1, dtype=torch.float64)):
+        assert torch.equal(rotate(images, degrees), expected)
+    whole = torch.tensor([90, 0, 7])
+    assert torch.equal(rotate(images, whole), rotate(images, whole.float()))
+
+
+def test_the_result_is_new_memory_and_the_input_untouched():
+    images = noise(2, 1, 4, 4).transpose(2, 3)
+    before = images.clone()
+    rotated = rotate(images, 0)
+    rotated += 1
+    assert torch.equal(images, before)
+    assert rotate(images[:0], 30).shape == (0, 1, 4, 4)
+
+
+def test_gradient_in_the_image():
+    images = noise(4, 2, 5, 5, dtype=torch.float64).requires_grad_()
+    angles = torch.tensor([30.0, 90.0, -180.0, 211.0])
+    assert torch.autograd.gradcheck(lambda x: rotate(x, angles), images)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(28, 28), r"\[N, C, H, H\].*\[28, 28\]"),
+        (torch.zeros(1, 1, 28, 27), r"square.*\[1, 1, 28, 27\]"),
+        (torch.zeros(1, 1, 0, 0), r"\[1, 1, 0, 0\]"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), "float32 or float64.*uint8"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16), "float32 or float64.*bfloat16"),
+        (np.zeros((1, 1, 4, 4)), "tensor.*ndarray"),
+    ],
+)
+def test_bad_images(images, message):
+    with pytest.raises(ValueError, match=message):
+        rotate(images, 10)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "message"),
+    [
+        (torch.zeros(3), r"shape \[2\].*\[3\]"),
+        (torch.zeros(1), r"shape \[2\].*\[1\]"),
+        (torch.zeros(2, 1), r"shape \[2\].*\[2, 1\]"),
+        ("90", "number or.*str"),
+        (None, "number or.*NoneType"),
+        (1j, "number or.*complex"),
+        (torch.zeros(2, dtype=torch.complex64), "real.*complex64"),
+        (torch.zeros(2, dtype=torch.bool), "real.*bool"),
+        (torch.zeros(2, requires_grad=True), "without gradient"),
+    ],
+)
+def test_bad_degrees(degrees, message):
+    with pytest.raises(ValueError, match=message):
+        rotate(torch.zeros(2, 1, 4, 4), degrees)
+
+
+@settings(deadline=None)
+@given(
+    bad=st.sampled_from([math.nan, math.inf, -math.inf]),
+    good=st.lists(st.floats(-360, 360), max_size=5),
+)
+def test_angles_that_are_not_finite(bad, good):
+    images = torch.zeros(len(good) + 1, 1, 4, 4)
+    for degrees in (bad, torch.tensor([*good, bad])):
+        with pytest.raises(ValueError, match=f"finite degrees, got {bad}"):
+            rotate(images, degrees)
+
+
+def test_random_angles_are_seeded_and_uniform():
+    angles = random_angles(20_000, seed=3)
+    assert angles.shape == (20_000,) and angles.dtype == torch.float32
+    assert torch.equal(angles, random_angles(20_000, seed=3))
+    assert not torch.equal(angles, random_angles(20_000, seed=4))
+    assert angles.min() >= -180 and angles.max() < 180
+    uniform = scipy.stats.uniform(-180, 360)
+    assert scipy.stats.kstest(angles.numpy(), uniform.cdf).pvalue > 1e-3
+
+
+def test_random_angles_leave_the_global_generator_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    random_angles(5, seed=1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_random_angles_of_a_negative_count():
+    assert random_angles(0, seed=0).shape == (0,)
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        random_angles(-1, seed=0)
