@@ -1,0 +1,87 @@
+"""Geometric tensors between fast layers: what the next layer can apply itself stays pending."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
+
+class Affine(NamedTuple):
+    """A batch norm that waits to be applied: (x - mean) * scale + shift.
+
+    mean, shift : [fields, components]; scale : [fields, 1]
+    """
+
+    mean: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+class Features(GeometricTensor):
+    """A geometric tensor whose values are ``keep * affine(raw)``; ``tensor`` computes them when asked.
+
+    Layers of escnn and the reader's code see an ordinary geometric tensor, [N, C, H, W] contiguous.
+
+    Attributes
+    ----------
+    raw : [N, C, H, W], or packed pixel by pixel: [N, H, W, components, padded fields]
+    packed : which of the two
+    affine : a pending batch norm, or None
+    keep : a pending dropout's factor for each field, [N, fields, 1, H, W], or None
+    """
+
+    def __init__(
+        self,
+        raw: Tensor,
+        field_type: FieldType,
+        *,
+        packed: bool = False,
+        affine: Affine | None = None,
+        keep: Tensor | None = None,
+    ):
+        self.raw, self.type, self.packed, self.affine, self.keep = raw, field_type, packed, affine, keep
+        self.coords = None
+        self._tensor: Tensor | None = None
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(N, H, W), without computing the values."""
+        n, *rest = self.raw.shape
+        return (n, *rest[:2]) if self.packed else (n, *rest[1:])
+
+    @property
+    def planes(self) -> Tensor:
+        """``raw`` as [N, C, H, W] contiguous."""
+        if not self.packed:
+            return self.raw
+        fields = len(self.type)
+        n, height, width = self.raw.shape[:3]
+        unpacked = self.raw[..., :fields].permute(0, 4, 3, 1, 2)
+        return unpacked.reshape(n, self.type.size, height, width)
+
+    @property
+    def tensor(self) -> Tensor:
+        if self._tensor is None:
+            values = self.planes
+            if self.affine is not None or self.keep is not None:
+                values = values.unflatten(1, (len(self.type), -1))
+                if self.affine is not None:
+                    mean, scale, shift = (a[..., None, None] for a in self.affine)
+                    values = torch.addcmul(shift, values - mean, scale)
+                if self.keep is not None:
+                    values = values * self.keep
+                values = values.flatten(1, 2)
+            self._tensor = values
+        return self._tensor
+
+    @tensor.setter
+    def tensor(self, values: Tensor) -> None:  # escnn's in-place operators assign it
+        self.raw, self.packed, self.affine, self.keep, self._tensor = values, False, None, None, values
+
+
+def as_features(x: GeometricTensor) -> Features:
+    """Any geometric tensor as `Features`, without a copy."""
+    return x if isinstance(x, Features) else Features(x.tensor, x.type)

@@ -1,0 +1,140 @@
+"""The fast layers in plain torch operations: any device, any dtype, differentiable.
+
+On a CPU the maps are worth taking only while they stay in cache: the batch goes through in pieces of
+a few images, and the backward pass takes the maps again instead of reading them from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .factors import Block
+
+CACHE_BYTES = 8 << 20  # of intermediates per piece, about what two cores' share of L2 and L3 holds
+
+
+class _InPieces(torch.autograd.Function):
+    """``function(x[i : i + n], *others)`` for consecutive pieces; intermediates are recomputed in backward."""
+
+    @staticmethod
+    def forward(ctx, function: Callable[..., Tensor], n: int, x: Tensor, *others: Tensor) -> Tensor:
+        ctx.function, ctx.n = function, n
+        ctx.autocast = torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type)
+        ctx.save_for_backward(x, *others)
+        out = None
+        for start in range(0, len(x), n):
+            piece = function(x[start : start + n], *others)
+            if out is None:
+                out = piece.new_empty(len(x), *piece.shape[1:])
+            out[start : start + n] = piece
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, *others = ctx.saved_tensors
+        needed = ctx.needs_input_grad[2:]
+        enabled, dtype = ctx.autocast
+        grads = [torch.empty_like(x) if needed[0] else None]
+        grads += [torch.zeros_like(t) if need else None for t, need in zip(others, needed[1:])]
+        others = [t.detach().requires_grad_(need) for t, need in zip(others, needed[1:])]
+        for start in range(0, len(x), ctx.n):
+            piece = x[start : start + ctx.n].detach().requires_grad_(needed[0])
+            with torch.enable_grad(), torch.autocast(x.device.type, dtype=dtype, enabled=enabled):
+                out = ctx.function(piece, *others)
+            wanted = [t for t in (piece, *others) if t.requires_grad]
+            found = iter(torch.autograd.grad(out, wanted, grad[start : start + ctx.n]))
+            if needed[0]:
+                grads[0][start : start + ctx.n] = next(found)
+            for total, need in zip(grads[1:], needed[1:]):
+                if need:
+                    total += next(found)
+        return None, None, *grads
+
+
+def in_pieces(function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor) -> Tensor:
+    """``function(x, *others)`` for a function of each item of ``x`` alone; on a CPU piece by piece."""
+    n = max(1, CACHE_BYTES // max(1, bytes_per_item))
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or len(x) <= n:
+        return function(x, *others)
+    return _InPieces.apply(function, n, x, *others)
+
+
+def convolve(
+    x: Tensor,
+    filters: Tensor,
+    mixing: Tensor,
+    basis_out: Tensor | None,
+    blocks: Sequence[Block],
+    *,
+    components_out: int,
+    stride: int,
+    padding: int | tuple[int, int],
+) -> Tensor:
+    """Factorised steerable convolution: filter every field, then mix fields irrep by irrep.
+
+    Parameters
+    ----------
+    x : [N, fields in * components, H, W]
+    filters : Psi [maps, components, k, k]
+    mixing : [fields out, fields in, entries], the weights expanded by `Factors.mixing`
+    basis_out : [components out, components out] or None; what follows the irreps
+    """
+    fields_out, fields_in, _ = mixing.shape
+    matrices, first = [], 0
+    for b in blocks:
+        w = mixing[..., first : first + b.size * b.maps].unflatten(-1, (b.size, b.maps))
+        matrices.append(w.permute(0, 2, 1, 3).reshape(fields_out * b.size, fields_in * b.maps))
+        first += b.size * b.maps
+
+    def piece(x: Tensor, filters: Tensor, *matrices: Tensor) -> Tensor:
+        n = len(x)
+        fields = x.reshape(n * fields_in, -1, *x.shape[2:])
+        maps = F.conv2d(fields, filters, stride=stride, padding=padding)
+        height, width = maps.shape[-2:]
+        out, end = [], 0
+        for b, matrix in zip(blocks, matrices):
+            if b.start > end:  # irreps that no input reaches
+                out.append(maps.new_zeros(n, fields_out, b.start - end, height * width))
+            rows = maps[:, b.first_map : b.first_map + b.maps].reshape(n, fields_in * b.maps, -1)
+            out.append((matrix @ rows).view(n, fields_out, b.size, -1))
+            end = b.start + b.size
+        if components_out > end:
+            out.append(maps.new_zeros(n, fields_out, components_out - end, height * width))
+        y = torch.cat(out, 2)
+        if basis_out is not None:
+            y = basis_out.to(y.dtype) @ y
+        return y.view(n, -1, height, width)
+
+    side = (x.shape[-1] + 2 * filters.shape[-1]) // stride
+    floats = fields_in * len(filters) * side * side
+    return in_pieces(piece, floats * x.element_size(), x, filters, *matrices)
+
+
+def sample_activate_project(
+    x: Tensor,
+    affine: Sequence[Tensor] | None,
+    samples: Tensor,
+    projection: Tensor,
+    function: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Pending batch norm, inverse Fourier transform, pointwise function, Fourier transform.
+
+    x : [N, fields * components, H, W]; samples : A [grid, components]; projection : [components out, grid]
+    """
+    fields = x.shape[1] // samples.shape[1]
+
+    def piece(x: Tensor, samples: Tensor, projection: Tensor, *affine: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        values = x.reshape(n, fields, -1, height * width)
+        if affine:
+            mean, scale, shift = (a[..., None] for a in affine)
+            values = torch.addcmul(shift, values - mean, scale)
+        return (projection @ function(samples @ values)).view(n, -1, height, width)
+
+    floats = (fields * len(samples)) * x.shape[2] * x.shape[3]
+    return in_pieces(piece, floats * x.element_size(), x, samples, projection, *(affine or ()))
