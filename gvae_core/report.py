@@ -241,24 +241,31 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch) -> None:
         # a backend set for plain scripts (Agg) would leave the figures out of the notebook
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
+    # What the kernel process itself prints (its log, the stack of a crash) stays out of the terminal.
+    log = executed.with_suffix(".log")
     try:
-        papermill.execute_notebook(
-            str(job.path),
-            str(executed),
-            job.parameters,
-            engine_name="gvae",
-            kernel_name="python3",
-            progress_bar=False,
-            watch=watch,
-            start={"env": environment, "cwd": str(job.path.parent)},
-        )
+        with open(log, "wb") as stderr:
+            papermill.execute_notebook(
+                str(job.path),
+                str(executed),
+                job.parameters,
+                engine_name="gvae",
+                kernel_name="python3",
+                progress_bar=False,
+                watch=watch,
+                start={"env": environment, "cwd": str(job.path.parent), "stderr": stderr},
+            )
     except PapermillExecutionError as error:
         if not watch.problems:
             watch.problems.append(f"{watch.where()}: {_line(f'{error.ename}: {error.evalue}')}")
     except DeadKernelError as error:
-        watch.problems.append(f"{watch.where()}: {_line(error)} (a crash, or out of memory)")
+        what = f"{_line(error)} (a crash, or out of memory; its last words are in {_short(log)})"
+        watch.problems.append(f"{watch.where()}: {what}")
+        return
     except Exception as error:  # papermill, nbclient or the disk: the other notebooks still run
         watch.problems.append(f"{watch.where()}: {_line(error)}")
+        return
+    log.unlink()
 
 
 class _Watch:
