@@ -14,13 +14,18 @@ PROFILES = ("smoke", "quick", "paper")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `gvae` command and return its exit status; wrong arguments exit with 2, as in argparse."""
+    args = build_parser().parse_args(argv)
+    return args.command(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; each sets `command`, a function of the parsed arguments."""
     parser = argparse.ArgumentParser(
         prog="gvae", description="Group-equivariant VAE: an interactive research report."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_report(commands)
-    args = parser.parse_args(argv)
-    return args.command(args)
+    return parser
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:

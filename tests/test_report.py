@@ -200,6 +200,7 @@ def test_each_notebook_gets_the_parameters_it_knows(tmp_path):
     assert [job.path.stem for job in plan(notebooks, "smoke", ["b"], {})] == ["b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_says_what_was_done(tmp_path, sign):
     wait = """
