@@ -1,0 +1,237 @@
+"""Planted failures: the batch must name each and still run the notebooks after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from gvae_core.report import plan
+
+PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = (3, 6)'
+
+# Name -> the code of its cells after the title and the parameters, so that the first one is cell 3.
+NOTEBOOKS = {
+    "1_cell": ["\nx = 1 / 0", "raise SystemExit('never reached')"],
+    "2_interactive": [
+        "import ipywidgets\ndef draw(x):\n    return x.missing",
+        "ipywidgets.interactive_output(draw, {'x': ipywidgets.IntSlider()})",
+    ],
+    "3_output": ["import ipywidgets\nwith ipywidgets.Output():\n    raise ValueError('never displayed')"],
+    "4_button": ["import ipywidgets\nb = ipywidgets.Button()\nb.on_click(lambda _: [][1])", "b.click()"],
+    "5_thread": [
+        "import threading\ndef late():\n    raise OSError('from a thread')",
+        "thread = threading.Thread(target=late)\nthread.start()\nthread.join()",
+    ],
+    "6_dies": ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"],
+    "8_good": [
+        "import os, sys\nprint('outputs in', os.environ['GVAE_OUTPUTS'])\nprint(profile, seed, beta, dims)",
+        "print('interpreter', sys.prefix)",
+        "for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)",
+        "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()",
+        "import ipywidgets\nipywidgets.interact(lambda x: print('inside', x), x=(0, 4))\nNone",
+    ],
+}
+
+
+def write_notebooks(folder: Path, notebooks: dict[str, list[str]]) -> Path:
+    folder.mkdir()
+    for name, cells in notebooks.items():
+        notebook = new_notebook(
+            cells=[
+                new_markdown_cell(f"# The {name} notebook"),
+                new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+                *map(new_code_cell, cells),
+            ]
+        )
+        notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": ""}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "gvae_core", "report", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    """One run over all planted notebooks, in a home whose own `python3` kernel is broken."""
+    folder = tmp_path_factory.mktemp("batch")
+    notebooks = write_notebooks(folder / "notebooks", NOTEBOOKS)
+    (notebooks / "7_broken.ipynb").write_text("{")
+    kernel = folder / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    figures = folder / "outputs" / "figures" / "smoke"
+    figures.mkdir(parents=True)
+    (figures / "a & b.png").write_bytes(b"")
+    arguments = ("--profile", "smoke", "--notebooks", notebooks, "--outputs", folder / "outputs")
+    result = subprocess.run(
+        command(*arguments, "-p", "seed=3", "-p", "dims=(2,4)"),
+        env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter"), "MPLBACKEND": "Agg"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    print(result.stdout, result.stderr)
+    return result, folder / "outputs" / "executed" / "smoke"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "1_cell, cell 3 (`x = 1 / 0`): ZeroDivisionError: division by zero",
+        "2_interactive, cell 4 (`ipywidgets.interactive_output(draw, {'x': ipywidgets.IntSlider()})`), "
+        "inside a widget: AttributeError: 'int' object has no attribute 'missing'",
+        "3_output, cell 3 (`import ipywidgets`), inside a widget: ValueError: never displayed",
+        "4_button, cell 4 (`b.click()`): IndexError: list index out of range",
+        "5_thread, cell 4 (`thread = threading.Thread(target=late)`), printed to stderr: "
+        "OSError: from a thread",
+        "6_dies, cell 3 (`import os, signal`): DeadKernelError: Kernel died (a crash, or out of memory; "
+        "its last words are in {folder}/6_dies.log)",
+        "7_broken: cannot be read: NotJSONError: Notebook does not appear to be JSON: '{'",
+    ],
+)
+def test_planted_failure_is_named_once(batch, problem):
+    result, folder = batch
+    assert result.returncode == 1
+    assert f"FAILED {problem.replace('{folder}', str(folder))}\n" in result.stdout
+    name = problem[: re.search(r"[,:]", problem).start()]
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{name} ")] == ["FAILED"]
+    assert sum(line.startswith(f"FAILED {name}") for line in result.stdout.splitlines()) == 1
+
+
+def test_good_notebook_after_failures_has_run(batch):
+    result, folder = batch
+    assert re.search(r"^8_good +ok +7/7 .*8_good\.html$", result.stdout, re.MULTILINE)
+    executed = nbformat.read(folder / "8_good.ipynb", as_version=4)
+    text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
+    assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\ninterpreter {sys.prefix}\n" in text
+
+
+def test_log_has_two_lines_a_notebook(batch):
+    result, _ = batch
+    assert "\r" not in result.stdout
+    assert sum(line.startswith("[7/8] 8_good") or line.startswith("[8/8] 8_good")
+               for line in result.stdout.splitlines()) == 2  # fmt: skip
+    assert result.stderr == ""
+
+
+def test_page_stands_alone(batch):
+    _, folder = batch
+    page = (folder / "8_good.html").read_text()
+    assert "step 2" in page and "step 1" not in page  # text bars show their final state
+    assert "inside 2" in page  # what the widget's first draw printed
+    assert 'src="data:image/png;base64,' in page
+    assert "widget-view" not in page and "widget-state" not in page
+    loaded = re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="(https?:[^"]+)"', page)
+    assert all("mathjax" in address.lower() for address in loaded) and len(loaded) == 1
+    assert "<script async" in page
+
+
+def test_failed_notebook_has_a_page_too(batch):
+    _, folder = batch
+    assert "ZeroDivisionError" in (folder / "1_cell.html").read_text()
+    assert "no attribute" in (folder / "2_interactive.html").read_text()
+    assert not (folder / "7_broken.html").exists()
+
+
+def test_index_lists_results_and_figures(batch):
+    _, folder = batch
+    index = (folder / "index.html").read_text()
+    assert '<a href="8_good.html">The 8_good notebook</a></td><td>ok</td>' in index
+    assert index.count("<td>FAILED</td>") == 7
+    assert "1_cell, cell 3" in index
+    assert 'src="../../figures/smoke/a &amp; b.png"' in index
+    assert {path.suffix for path in folder.iterdir()} == {".ipynb", ".html", ".log"}
+    assert [path.name for path in folder.glob("*.log")] == ["6_dies.log"]
+    assert not list(folder.glob(".*"))  # nothing temporary left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "bta=2"], "unknown parameter 'bta' (did you mean 'beta'?); known: beta, dims, profile"),
+        (["-p", "seed=abc"], "parameter seed: expected int, like the default 0 in good, got 'abc'"),
+        (["-p", "seed=True"], "parameter seed: expected int"),
+        (["-p", "seed=1.5"], "parameter seed: expected int"),
+        (["-p", "beta=one"], "parameter beta: expected float, like the default 0.1 in good, got 'one'"),
+        (["-p", "dims=3"], "parameter dims: expected tuple"),
+        (["-p", "dims=(3,'a')"], "parameter dims: expected tuple"),
+        (["-p", "seed"], "expected NAME=VALUE, got 'seed'"),
+        (["-p", "profile=paper"], "expected --profile paper, got -p profile=paper"),
+        (["--only", "godo"], "unknown notebook 'godo' (did you mean 'good'?); known: good"),
+        (["--profile", "tiny"], "invalid choice: 'tiny'"),
+        (["--notebooks", "nowhere"], "expected notebooks (*.ipynb) in nowhere, found none"),
+    ],
+)
+def test_wrong_argument_stops_before_anything_runs(tmp_path, arguments, message, capsys):
+    from gvae_core.__main__ import main
+
+    notebooks = write_notebooks(tmp_path / "notebooks", {"good": []})
+    before = ["report", "--notebooks", str(notebooks), "--outputs", str(tmp_path / "outputs")]
+    with pytest.raises(SystemExit) as stopped:
+        main(before + arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_each_notebook_gets_the_parameters_it_knows(tmp_path):
+    notebooks = write_notebooks(tmp_path / "notebooks", {"a": [], "b": []})
+    b = nbformat.read(notebooks / "b.ipynb", as_version=4)
+    b.cells[1].source = 'profile = "quick"\nbeta = "a word"\nflag = False\nsize = 2 * 8\nnone = None'
+    nbformat.write(b, notebooks / "b.ipynb")
+    given = {"beta": "1", "seed": "7", "source": "5", "flag": "true", "size": "9", "none": "x", "dims": "[]"}
+    first, second = plan(notebooks, "smoke", [], given)
+    assert first.parameters == {"profile": "smoke", "beta": 1.0, "seed": 7, "source": "5", "dims": []}
+    assert isinstance(first.parameters["beta"], float)
+    assert second.parameters == {
+        "profile": "smoke", "beta": "1", "flag": True, "size": 9, "none": "x"
+    }  # fmt: skip
+    assert [job.path.stem for job in plan(notebooks, "smoke", ["b"], {})] == ["b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_says_what_was_done(tmp_path, sign):
+    wait = """
+pid = os.environ["GVAE_OUTPUTS"] + "/pid"
+with open(pid + "~", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(pid + "~", pid)
+time.sleep(60)"""
+    notebooks = write_notebooks(
+        tmp_path / "notebooks", {"a": ["1"], "b": ["import os, time", wait], "c": []}
+    )
+    process = subprocess.Popen(
+        command("--notebooks", notebooks, "--outputs", tmp_path), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "pid").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(sign)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert re.search(r"^a +ok ", output, re.MULTILINE)
+    assert re.search(r"^b +stopped +4/4 ", output, re.MULTILINE)
+    assert re.search(r"^c +not run ", output, re.MULTILINE)
+    assert "b, cell 4 (`pid = os.environ[" in output and ": stopped by the user" in output
+    assert errors == ""
+    with pytest.raises(ProcessLookupError):  # the kernel is gone
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, gvae_core.__main__; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(modules.stdout.split())
