@@ -179,9 +179,9 @@ def _convert(name: str, text: str, default: str, notebook: str) -> object:
         )
     if isinstance(like, float):
         return float(value)
-    return (
-        list(value) if isinstance(value, tuple) else value
-    )  # papermill would write a tuple as text
+    if isinstance(value, tuple):
+        return list(value)  # papermill would write a tuple as text
+    return value
 
 
 def _fits(value: object, like: object) -> bool:
@@ -242,6 +242,8 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch) -> None:
         # a backend set for plain scripts (Agg) would leave the figures out of the notebook
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
+    if data := os.environ.get("GVAE_DATA"):  # the kernel runs in another folder, the notebook's
+        environment["GVAE_DATA"] = os.path.abspath(data)
     # What the kernel process itself prints (log, stack of a crash) stays out of the terminal.
     log = executed.with_suffix(".log")
     try:

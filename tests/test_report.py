@@ -43,7 +43,7 @@ NOTEBOOKS = {
     "6_dies": ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"],
     "8_good": [
         "import os\nprint('outputs in', os.environ['GVAE_OUTPUTS'])",
-        "print(profile, seed, beta, dims)",
+        "print(profile, seed, beta, dims)\nprint('data in', os.environ['GVAE_DATA'])",
         "import sys\nprint('interpreter', sys.prefix)",
         "for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)",
         "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()",
@@ -88,7 +88,8 @@ def batch(tmp_path_factory):
     arguments = ("--profile", "smoke", "--notebooks", notebooks, "--outputs", folder / "outputs")
     result = subprocess.run(
         command(*arguments, "-p", "seed=3", "-p", "dims=(2,4)"),
-        env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter"), "MPLBACKEND": "Agg"},
+        env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter"), "MPLBACKEND": "Agg",
+             "GVAE_DATA": "digits"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     print(result.stdout, result.stderr)
@@ -128,7 +129,10 @@ def test_good_notebook_after_failures_has_run(batch):
     assert re.search(r"^8_good +ok +9/9 .*8_good\.html$", result.stdout, re.MULTILINE)
     executed = nbformat.read(folder / "8_good.ipynb", as_version=4)
     text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
-    assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\ninterpreter {sys.prefix}\n" in text
+    assert (
+        f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\ndata in {Path('digits').resolve()}\ninterpreter {sys.prefix}\n"
+        in text
+    )
 
 
 @pytest.mark.slow
