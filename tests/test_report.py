@@ -129,10 +129,8 @@ def test_good_notebook_after_failures_has_run(batch):
     assert re.search(r"^8_good +ok +9/9 .*8_good\.html$", result.stdout, re.MULTILINE)
     executed = nbformat.read(folder / "8_good.ipynb", as_version=4)
     text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
-    assert (
-        f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\ndata in {Path('digits').resolve()}\ninterpreter {sys.prefix}\n"
-        in text
-    )
+    assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\n" in text
+    assert f"data in {Path('digits').resolve()}\ninterpreter {sys.prefix}\n" in text
 
 
 @pytest.mark.slow
