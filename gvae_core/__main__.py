@@ -1,4 +1,4 @@
-"""The `gvae` command. Heavy imports happen inside the subcommands, so that `gvae --help` is instant."""
+"""The `gvae` command. Subcommands import what they need, so that `gvae --help` is instant."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ PROFILES = ("smoke", "quick", "paper")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the `gvae` command and return its exit status; wrong arguments exit with 2, as in argparse."""
+    """Run the `gvae` command and return its exit status; wrong arguments exit with 2."""
     args = build_parser().parse_args(argv)
-    return args.command(args)
+    try:
+        return args.command(args)
+    except KeyboardInterrupt:
+        return 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,10 +46,14 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         help="a notebook parameter, such as seed=1; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--notebooks", type=Path, default=ROOT / "notebooks", metavar="DIR", help="default: notebooks"
+        "--notebooks",
+        type=Path,
+        default=ROOT / "notebooks",
+        metavar="DIR",
+        help="default: notebooks",
     )
     parser.add_argument(
-        "--outputs", type=Path, default=Path(os.environ.get("GVAE_OUTPUTS", ROOT / "outputs")),
+        "--outputs", type=Path, default=Path(os.environ.get("GVAE_OUTPUTS") or ROOT / "outputs"),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
     )  # fmt: skip
     parser.set_defaults(command=_report, error=parser.error)

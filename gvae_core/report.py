@@ -1,8 +1,8 @@
-"""The batch behind `gvae report`: execute the notebooks headless, write their pages, say what failed.
+"""The batch of `gvae report`: execute the notebooks headless, write pages, say what failed.
 
-A notebook counts as failed not only when a cell raises. papermill leaves exit status 0 when the error is
-shown by a widget (`interact`, an `Output` widget, a button's callback) or printed by a thread, so the
-client below reads every message of the kernel while the notebook runs.
+A notebook counts as failed not only when a cell raises. papermill leaves exit status 0 when the
+error is shown by a widget (`interact`, an `Output` widget, a button's callback) or printed by a
+thread, so the client below reads every message of the kernel while the notebook runs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ except ImportError:
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _STATE = "application/vnd.jupyter.widget-state+json"
-# The lab template without the scripts that only widgets and mermaid need. MathJax is the one thing a page
-# takes from the network, and `async` lets the page open at once where there is none.
+# The lab template without the scripts that only widgets and mermaid need. MathJax is the one thing
+# that a page takes from the network, and `async` lets it open at once where there is none.
 _TEMPLATE = """
 {%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What became of one notebook: result, the cells that were reached, seconds, one line a problem."""
+    """What became of one notebook: result, cells reached, seconds, one line a problem."""
 
     name: str
     title: str
@@ -88,8 +88,8 @@ def plan(
     Raises
     ------
     ValueError
-        No notebooks, an unknown name, a parameter that no selected notebook knows, a value that does
-        not fit the type of the notebook's default.
+        No notebooks, an unknown name, a parameter that no selected notebook knows, a value that
+        does not fit the type of the notebook's default.
     """
     paths = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
     if not paths:
@@ -113,7 +113,8 @@ def plan(
             job.parameters[name] = _convert(name, given[name], defaults[name]["default"], path.stem)
     for name in parameters:
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r}{_hint(name, sorted(known))}")
+            others = sorted(known - {"profile"})  # which has an option of its own
+            raise ValueError(f"unknown parameter {name!r}{_hint(name, others)}")
     return jobs
 
 
@@ -165,7 +166,7 @@ def _literal(text: str) -> object:
 
 
 def _convert(name: str, text: str, default: str, notebook: str) -> object:
-    """The parameter's value in the type of the notebook's default; ValueError where it does not fit."""
+    """The value in the type of the notebook's default; ValueError where it does not fit."""
     try:
         like = ast.literal_eval(default)
     except (ValueError, SyntaxError):
@@ -178,7 +179,9 @@ def _convert(name: str, text: str, default: str, notebook: str) -> object:
         )
     if isinstance(like, float):
         return float(value)
-    return list(value) if isinstance(value, tuple) else value  # papermill would write a tuple as text
+    if isinstance(value, tuple):
+        return list(value)  # papermill would write a tuple as text
+    return value
 
 
 def _fits(value: object, like: object) -> bool:
@@ -187,7 +190,8 @@ def _fits(value: object, like: object) -> bool:
     if isinstance(like, bool) or isinstance(value, bool):
         return isinstance(like, bool) and isinstance(value, bool)
     if isinstance(like, list | tuple):
-        return isinstance(value, list | tuple) and all(_fits(v, like[0]) for v in value if like)
+        same = isinstance(value, list | tuple)
+        return same and all(any(_fits(v, element) for element in like) for v in value if like)
     return isinstance(value, int | float if isinstance(like, float) else type(like))
 
 
@@ -207,30 +211,27 @@ def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-# --- executing one notebook ---------------------------------------------------------------------------
+# --- executing one notebook -------------------------------------------------------------
 
 
 def _run(job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Progress) -> None:
     executed, page = folder / f"{job.path.stem}.ipynb", folder / f"{job.path.stem}.html"
     executed.unlink(missing_ok=True)
+    page.unlink(missing_ok=True)  # no page is better than one of another run
     watch = _Watch(job.path.stem, progress)
     start = time.monotonic()
     try:
         if not job.problems:
             _execute(job, executed, outputs, watch)
+        outcome.problems = job.problems + watch.all_problems()
+        if executed.exists():
+            _write_page(job, executed, page, outcome)
+        outcome.result = FAILED if outcome.problems else OK
     except KeyboardInterrupt:
         outcome.result = STOPPED
-        watch.problems.append(f"{watch.where()}: stopped by the user")
-    outcome.problems = job.problems + watch.all_problems()
-    if outcome.result != STOPPED:
-        outcome.result = FAILED if outcome.problems else OK
+        outcome.problems = [*watch.all_problems(), f"{watch.where()}: interrupted"]
     outcome.seconds = time.monotonic() - start
     outcome.cells = f"{watch.reached}/{watch.total}" if watch.total else "-"
-    try:
-        _write(page, _html(executed))
-        outcome.page = page
-    except FileNotFoundError:  # nothing was executed: no page is better than an old one
-        page.unlink(missing_ok=True)
     progress.finish(f"{outcome.result}, {outcome.cells} cells, {outcome.seconds:.1f} s")
 
 
@@ -241,7 +242,9 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch) -> None:
         # a backend set for plain scripts (Agg) would leave the figures out of the notebook
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
-    # What the kernel process itself prints (its log, the stack of a crash) stays out of the terminal.
+    if data := os.environ.get("GVAE_DATA"):  # the kernel runs in another folder, the notebook's
+        environment["GVAE_DATA"] = os.path.abspath(data)
+    # What the kernel process itself prints (log, stack of a crash) stays out of the terminal.
     log = executed.with_suffix(".log")
     try:
         with open(log, "wb") as stderr:
@@ -259,11 +262,11 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch) -> None:
         if not watch.problems:
             watch.problems.append(f"{watch.where()}: {_line(f'{error.ename}: {error.evalue}')}")
     except DeadKernelError as error:
-        what = f"{_line(error)} (a crash, or out of memory; its last words are in {_short(log)})"
-        watch.problems.append(f"{watch.where()}: {what}")
+        why = f"a crash, or out of memory; its last words are in {_short(log)}"
+        watch.problems.append(f"{watch.where()}: {_line(error)} ({why})")
         return
-    except Exception as error:  # papermill, nbclient or the disk: the other notebooks still run
-        watch.problems.append(f"{watch.where()}: {_line(error)}")
+    except Exception as error:  # a kernel that does not start, a full disk: the others still run
+        watch.problems.append(f"{watch.where()}: {_line(error)} (the kernel's log: {_short(log)})")
         return
     log.unlink()
 
@@ -319,8 +322,8 @@ class _Client(PapermillNotebookClient):
 
     def create_kernel_manager(self) -> object:
         manager = super().create_kernel_manager()
-        # A "python3" kernelspec in the user's home may start another interpreter. Without folders to look
-        # into, the kernelspec is ipykernel's own, which starts sys.executable.
+        # A "python3" kernelspec in the user's home may start another interpreter. Without folders
+        # to look into, the kernelspec is ipykernel's own, which starts sys.executable.
         manager.kernel_spec_manager.kernel_dirs = []
         return manager
 
@@ -378,7 +381,7 @@ class _Progress:
         print(f"{clear}{self.name}: {text}", file=self.stream, flush=True)
 
 
-# --- pages ----------------------------------------------------------------------------------------------
+# --- pages ------------------------------------------------------------------------------
 
 
 class _StillWidgets(Preprocessor):
@@ -387,7 +390,8 @@ class _StillWidgets(Preprocessor):
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         state = nb.metadata.pop("widgets", {}).get(_STATE, {}).get("state", {})
         for cell in nb.cells:
-            cell.outputs = [still for out in cell.get("outputs", []) for still in _still(out, state)]
+            if cell.cell_type == "code":
+                cell.outputs = [still for out in cell.outputs for still in _still(out, state)]
         return nb, resources
 
 
@@ -412,14 +416,23 @@ def _inside(model: str, state: Mapping[str, Mapping]) -> list[NotebookNode]:
     return [still for out in found for still in _still(out, state)]
 
 
-def _html(executed: Path) -> str:
-    """The executed notebook as one page; its figures are inside the page."""
+def _write_page(job: Job, executed: Path, page: Path, outcome: Outcome) -> None:
+    """The executed notebook as one page, figures inside; a failure is the notebook's problem."""
     exporter = HTMLExporter(raw_template=_TEMPLATE, embed_images=True)
-    exporter.log.setLevel(logging.ERROR)  # nbconvert warns about every figure without alternative text
+    exporter.log.setLevel(logging.ERROR)  # nbconvert warns about every figure without a text
     # Outputs inside widgets first, then their text bars are reduced to the final state as well.
     exporter.register_preprocessor(_StillWidgets, enabled=True)
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    return exporter.from_filename(str(executed))[0]
+    # Pictures in the text are relative to the notebook's own folder.
+    metadata = {"name": job.title, "path": str(job.path.parent)}
+    try:
+        notebook = nbformat.read(executed, as_version=4)
+        text, _ = exporter.from_notebook_node(notebook, {"metadata": metadata})
+        _write(page, text)
+    except Exception as error:
+        outcome.problems.append(f"{job.path.stem}: no page: {_line(error)}")
+    else:
+        outcome.page = page
 
 
 def _write(path: Path, text: str) -> None:
@@ -435,20 +448,26 @@ def _write(path: Path, text: str) -> None:
 def _write_index(
     folder: Path, outcomes: Sequence[Outcome], notebooks: Path, profile: str, outputs: Path
 ) -> Path:
-    """The table of all notebooks, those of earlier runs included, and the figures of this profile."""
+    """The table of all notebooks, earlier runs included, and the figures of this profile."""
     ran = {outcome.name: outcome for outcome in outcomes}
     rows = []
     for name in sorted(path.stem for path in notebooks.glob("*.ipynb")):
         outcome = ran.get(name, Outcome(name, name))
         page = folder / f"{name}.html"
-        link = f'<a href="{page.name}">{html.escape(outcome.title)}</a>' if page.exists() else (
-            html.escape(outcome.title)
+        link = (
+            f'<a href="{page.name}">{html.escape(outcome.title)}</a>'
+            if page.exists()
+            else (html.escape(outcome.title))
         )
         result = outcome.result
         if result == NOT_RUN and page.exists():
-            result = f"earlier, {time.strftime('%Y-%m-%d %H:%M', time.localtime(page.stat().st_mtime))}"
+            result = (
+                f"earlier, {time.strftime('%Y-%m-%d %H:%M', time.localtime(page.stat().st_mtime))}"
+            )
         seconds = f"{outcome.seconds:.1f}" if outcome.seconds else ""
-        details = "".join(f"<br><code>{html.escape(problem)}</code>" for problem in outcome.problems)
+        details = "".join(
+            f"<br><code>{html.escape(problem)}</code>" for problem in outcome.problems
+        )
         rows.append(
             f'<tr class="{outcome.result.lower()}"><td>{link}{details}</td><td>{result}</td>'
             f"<td>{seconds}</td><td>{html.escape(profile)}</td></tr>"
@@ -469,9 +488,9 @@ _INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Report, profile {profile}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
 table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; padding: .4rem .8rem; border-bottom: 1px solid #ccc; vertical-align: top }}
+th, td {{ text-align: left; padding: .4rem; border-bottom: 1px solid #ccc; vertical-align: top }}
 tr.failed td {{ background: #fde8e8 }}
 code {{ font-size: .85em; white-space: pre-wrap }}
 .gallery {{ display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 2rem }}
@@ -502,5 +521,6 @@ def _summarise(outcomes: Sequence[Outcome], index: Path, seconds: float, stream:
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
         memory = f", largest kernel {peak / 2**30:.2f} GiB"
     print(f"{seconds:.1f} s in all{memory}; {_short(index)}", file=stream)
-    for problem in (problem for outcome in outcomes for problem in outcome.problems):
-        print(f"FAILED {problem}", file=stream)
+    for o in outcomes:
+        for problem in o.problems:
+            print(f"{o.result} {problem}", file=stream)

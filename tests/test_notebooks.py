@@ -98,8 +98,9 @@ def test_smoke_report_of_all_notebooks(outputs):
 
 @pytest.mark.slow
 def test_plain_papermill_runs_a_notebook(outputs, tmp_path):
+    parameters = ["-p", "profile", "smoke"]
     result = subprocess.run(
-        [BIN / "papermill", "notebooks/04_table2.ipynb", tmp_path / "out.ipynb", "-p", "profile", "smoke"],
+        [BIN / "papermill", "notebooks/04_table2.ipynb", tmp_path / "out.ipynb", *parameters],
         cwd=ROOT, env={**os.environ, "GVAE_OUTPUTS": str(outputs)}, capture_output=True, text=True,
         timeout=240,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -17,28 +18,37 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gvae_core.report import plan
 
-PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = (3, 6)'
+PARAMETERS = (
+    'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = (3, 6)'
+)
 
 # Name -> the code of its cells after the title and the parameters, so that the first one is cell 3.
 NOTEBOOKS = {
     "1_cell": ["\nx = 1 / 0", "raise SystemExit('never reached')"],
     "2_interactive": [
         "import ipywidgets\ndef draw(x):\n    return x.missing",
-        "ipywidgets.interactive_output(draw, {'x': ipywidgets.IntSlider()})",
+        "slider = ipywidgets.IntSlider()\nipywidgets.interactive_output(draw, {'x': slider})",
     ],
-    "3_output": ["import ipywidgets\nwith ipywidgets.Output():\n    raise ValueError('never displayed')"],
-    "4_button": ["import ipywidgets\nb = ipywidgets.Button()\nb.on_click(lambda _: [][1])", "b.click()"],
+    "3_output": [
+        "import ipywidgets\nwith ipywidgets.Output():\n    raise ValueError('never displayed')"
+    ],
+    "4_button": [
+        "import ipywidgets\nb = ipywidgets.Button()\nb.on_click(lambda _: [][1])",
+        "b.click()",
+    ],
     "5_thread": [
         "import threading\ndef late():\n    raise OSError('from a thread')",
         "thread = threading.Thread(target=late)\nthread.start()\nthread.join()",
     ],
     "6_dies": ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"],
     "8_good": [
-        "import os, sys\nprint('outputs in', os.environ['GVAE_OUTPUTS'])\nprint(profile, seed, beta, dims)",
-        "print('interpreter', sys.prefix)",
+        "import os\nprint('outputs in', os.environ['GVAE_OUTPUTS'])",
+        "print(profile, seed, beta, dims)\nprint('data in', os.environ['GVAE_DATA'])",
+        "import sys\nprint('interpreter', sys.prefix)",
         "for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)",
         "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()",
         "import ipywidgets\nipywidgets.interact(lambda x: print('inside', x), x=(0, 4))\nNone",
+        "ipywidgets.VBox([ipywidgets.Image(value=b'pixels of a widget')])",
     ],
 }
 
@@ -78,25 +88,27 @@ def batch(tmp_path_factory):
     arguments = ("--profile", "smoke", "--notebooks", notebooks, "--outputs", folder / "outputs")
     result = subprocess.run(
         command(*arguments, "-p", "seed=3", "-p", "dims=(2,4)"),
-        env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter"), "MPLBACKEND": "Agg"},
+        env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter"), "MPLBACKEND": "Agg",
+             "GVAE_DATA": "digits"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     print(result.stdout, result.stderr)
     return result, folder / "outputs" / "executed" / "smoke"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "problem",
     [
         "1_cell, cell 3 (`x = 1 / 0`): ZeroDivisionError: division by zero",
-        "2_interactive, cell 4 (`ipywidgets.interactive_output(draw, {'x': ipywidgets.IntSlider()})`), "
-        "inside a widget: AttributeError: 'int' object has no attribute 'missing'",
+        "2_interactive, cell 4 (`slider = ipywidgets.IntSlider()`), inside a widget: "
+        "AttributeError: 'int' object has no attribute 'missing'",
         "3_output, cell 3 (`import ipywidgets`), inside a widget: ValueError: never displayed",
         "4_button, cell 4 (`b.click()`): IndexError: list index out of range",
         "5_thread, cell 4 (`thread = threading.Thread(target=late)`), printed to stderr: "
         "OSError: from a thread",
-        "6_dies, cell 3 (`import os, signal`): DeadKernelError: Kernel died (a crash, or out of memory; "
-        "its last words are in {folder}/6_dies.log)",
+        "6_dies, cell 3 (`import os, signal`): DeadKernelError: Kernel died (a crash, or out of "
+        "memory; its last words are in {folder}/6_dies.log)",
         "7_broken: cannot be read: NotJSONError: Notebook does not appear to be JSON: '{'",
     ],
 )
@@ -105,18 +117,23 @@ def test_planted_failure_is_named_once(batch, problem):
     assert result.returncode == 1
     assert f"FAILED {problem.replace('{folder}', str(folder))}\n" in result.stdout
     name = problem[: re.search(r"[,:]", problem).start()]
-    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{name} ")] == ["FAILED"]
+    assert [
+        line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{name} ")
+    ] == ["FAILED"]
     assert sum(line.startswith(f"FAILED {name}") for line in result.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_good_notebook_after_failures_has_run(batch):
     result, folder = batch
-    assert re.search(r"^8_good +ok +7/7 .*8_good\.html$", result.stdout, re.MULTILINE)
+    assert re.search(r"^8_good +ok +9/9 .*8_good\.html$", result.stdout, re.MULTILINE)
     executed = nbformat.read(folder / "8_good.ipynb", as_version=4)
     text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
-    assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\ninterpreter {sys.prefix}\n" in text
+    assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\n" in text
+    assert f"data in {Path('digits').resolve()}\ninterpreter {sys.prefix}\n" in text
 
 
+@pytest.mark.slow
 def test_log_has_two_lines_a_notebook(batch):
     result, _ = batch
     assert "\r" not in result.stdout
@@ -125,18 +142,21 @@ def test_log_has_two_lines_a_notebook(batch):
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_page_stands_alone(batch):
     _, folder = batch
     page = (folder / "8_good.html").read_text()
     assert "step 2" in page and "step 1" not in page  # text bars show their final state
     assert "inside 2" in page  # what the widget's first draw printed
-    assert 'src="data:image/png;base64,' in page
+    assert 'src="data:image/png;base64,iVBOR' in page  # a figure
+    assert base64.b64encode(b"pixels of a widget").decode() in page
     assert "widget-view" not in page and "widget-state" not in page
     loaded = re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="(https?:[^"]+)"', page)
     assert all("mathjax" in address.lower() for address in loaded) and len(loaded) == 1
     assert "<script async" in page
 
 
+@pytest.mark.slow
 def test_failed_notebook_has_a_page_too(batch):
     _, folder = batch
     assert "ZeroDivisionError" in (folder / "1_cell.html").read_text()
@@ -144,6 +164,7 @@ def test_failed_notebook_has_a_page_too(batch):
     assert not (folder / "7_broken.html").exists()
 
 
+@pytest.mark.slow
 def test_index_lists_results_and_figures(batch):
     _, folder = batch
     index = (folder / "index.html").read_text()
@@ -159,13 +180,22 @@ def test_index_lists_results_and_figures(batch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-p", "bta=2"], "unknown parameter 'bta' (did you mean 'beta'?); known: beta, dims, profile"),
+        (
+            ["-p", "bta=2"],
+            "unknown parameter 'bta' (did you mean 'beta'?); known: beta, dims, seed",
+        ),
         (["-p", "seed=abc"], "parameter seed: expected int, like the default 0 in good, got 'abc'"),
         (["-p", "seed=True"], "parameter seed: expected int"),
         (["-p", "seed=1.5"], "parameter seed: expected int"),
-        (["-p", "beta=one"], "parameter beta: expected float, like the default 0.1 in good, got 'one'"),
+        (
+            ["-p", "beta=one"],
+            "parameter beta: expected float, like the default 0.1 in good, got 'one'",
+        ),
         (["-p", "dims=3"], "parameter dims: expected tuple"),
-        (["-p", "dims=(3,'a')"], "parameter dims: expected tuple"),
+        (
+            ["-p", "dims=(3,'a')"],
+            "parameter dims: expected tuple, like the default (3, 6) in good, got",
+        ),
         (["-p", "seed"], "expected NAME=VALUE, got 'seed'"),
         (["-p", "profile=paper"], "expected --profile paper, got -p profile=paper"),
         (["--only", "godo"], "unknown notebook 'godo' (did you mean 'good'?); known: good"),
@@ -188,11 +218,27 @@ def test_wrong_argument_stops_before_anything_runs(tmp_path, arguments, message,
 def test_each_notebook_gets_the_parameters_it_knows(tmp_path):
     notebooks = write_notebooks(tmp_path / "notebooks", {"a": [], "b": []})
     b = nbformat.read(notebooks / "b.ipynb", as_version=4)
-    b.cells[1].source = 'profile = "quick"\nbeta = "a word"\nflag = False\nsize = 2 * 8\nnone = None'
+    b.cells[
+        1
+    ].source = 'profile = "quick"\nbeta = "a word"\nflag = False\nsize = 2 * 8\nnone = None'
     nbformat.write(b, notebooks / "b.ipynb")
-    given = {"beta": "1", "seed": "7", "source": "5", "flag": "true", "size": "9", "none": "x", "dims": "[]"}
+    given = {
+        "beta": "1",
+        "seed": "7",
+        "source": "5",
+        "flag": "true",
+        "size": "9",
+        "none": "x",
+        "dims": "[]",
+    }
     first, second = plan(notebooks, "smoke", [], given)
-    assert first.parameters == {"profile": "smoke", "beta": 1.0, "seed": 7, "source": "5", "dims": []}
+    assert first.parameters == {
+        "profile": "smoke",
+        "beta": 1.0,
+        "seed": 7,
+        "source": "5",
+        "dims": [],
+    }
     assert isinstance(first.parameters["beta"], float)
     assert second.parameters == {
         "profile": "smoke", "beta": "1", "flag": True, "size": 9, "none": "x"
@@ -225,7 +271,7 @@ time.sleep(60)"""
     assert re.search(r"^a +ok ", output, re.MULTILINE)
     assert re.search(r"^b +stopped +4/4 ", output, re.MULTILINE)
     assert re.search(r"^c +not run ", output, re.MULTILINE)
-    assert "b, cell 4 (`pid = os.environ[" in output and ": stopped by the user" in output
+    assert "stopped b, cell 4 (`pid = os.environ[" in output and "`): interrupted\n" in output
     assert errors == ""
     with pytest.raises(ProcessLookupError):  # the kernel is gone
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -233,5 +279,9 @@ time.sleep(60)"""
 
 def test_help_imports_nothing_heavy():
     code = "import sys, gvae_core.__main__; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(modules.stdout.split())
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(
+        modules.stdout.split()
+    )
