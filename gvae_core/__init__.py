@@ -1,26 +1,29 @@
 """Rotation-agnostic image representations: SO(2)-steerable encoders in hyperspherical autoencoders."""
 
+import importlib
 import warnings
 
 # escnn warns at import that py3nj is missing; only its 3-D groups would use it.
 warnings.filterwarnings("ignore", message="`py3nj` package not found", module="escnn")
 
-from .data import load_mnist  # noqa: E402
-from .experiments import RunSpec, run  # noqa: E402
-from .models import CNNClassifier, GCNNClassifier, SphericalVAE, sgvae, svae  # noqa: E402
-from .rotation import rotate  # noqa: E402
-from .vmf import HypersphericalUniform, VonMisesFisher  # noqa: E402
+# Public names by module, imported when first used (PEP 562): `gvae --help` need not load torch.
+_PUBLIC = {
+    "data": ("load_mnist",),
+    "experiments": ("RunSpec", "run"),
+    "models": ("CNNClassifier", "GCNNClassifier", "SphericalVAE", "sgvae", "svae"),
+    "rotation": ("rotate",),
+    "vmf": ("HypersphericalUniform", "VonMisesFisher"),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = [
-    "CNNClassifier",
-    "GCNNClassifier",
-    "HypersphericalUniform",
-    "RunSpec",
-    "SphericalVAE",
-    "VonMisesFisher",
-    "load_mnist",
-    "rotate",
-    "run",
-    "sgvae",
-    "svae",
-]
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PROFILES = ("smoke", "quick", "paper")
+from gvae_core.outputs import PROFILES, ROOT, outputs_directory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +51,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         help="default: notebooks",
     )
     parser.add_argument(
-        "--outputs", type=Path, default=Path(os.environ.get("GVAE_OUTPUTS") or ROOT / "outputs"),
+        "--outputs", type=Path, default=outputs_directory(),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
     )  # fmt: skip
     parser.set_defaults(command=_report, error=parser.error)

@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from torch import nn
 from . import metrics, models, training
 from .checkpoints import load_tensors, save_tensors, write_text
 from .data import Digits, Splits, load_mnist, split
+from .outputs import outputs_directory
 from .rotation import random_angles, rotate
 
 CLASSIFIERS = {"cnn": models.CNNClassifier, "gcnn": models.GCNNClassifier}
@@ -196,17 +196,6 @@ def load_model(checkpoint: Path) -> nn.Module:
     model = RunSpec.from_dict(metadata["spec"]).build()
     model.load_state_dict(tensors)
     return model.eval()
-
-
-def outputs_directory() -> Path:
-    """Where runs, figures and executed notebooks go.
-
-    ``GVAE_OUTPUTS``, else ``outputs`` in the source checkout, else ``outputs`` in the working folder.
-    """
-    if os.environ.get("GVAE_OUTPUTS"):
-        return Path(os.environ["GVAE_OUTPUTS"]).expanduser().resolve()
-    checkout = Path(__file__).resolve().parent.parent
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "outputs"
 
 
 def find(spec: RunSpec) -> Result | None:

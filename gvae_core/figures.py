@@ -12,13 +12,15 @@ from torch import Tensor
 
 from . import papers
 from .checkpoints import write_atomically
-from .experiments import Result, outputs_directory
+from .experiments import Result
+from .outputs import outputs_directory
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
 COLOURS = {"cnn": ORANGE, "gcnn": BLUE, "svae": ORANGE, "sgvae": BLUE, "gaussian": GREEN}
 NAMES = {"cnn": "CNN", "gcnn": "G-CNN", "svae": "S-VAE", "sgvae": "S-GVAE", "gaussian": "Gaussian VAE"}
 ANGLE_TICKS = range(-180, 181, 45)
+EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes
 
 
 def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
@@ -39,7 +41,7 @@ def error_by_angle(errors: Mapping[str, Sequence[float]], angles: Sequence[float
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     markers = "osD^v<>"
     for index, (name, values) in enumerate(errors.items()):
-        axes.semilogy(angles, values, marker=markers[index % 7], ms=4, lw=1.2, label=name)
+        axes.semilogy(angles, np.maximum(values, EXACT), marker=markers[index % 7], ms=4, lw=1.2, label=name)
     axes.axhline(2**0.5, color=GREY, ls=":", lw=1)
     axes.text(angles[0], 2**0.5 * 1.15, "another image", color=GREY, fontsize=8)
     axes.set(xlabel="rotation of the input (degrees)", ylabel="relative error", title=title)
@@ -52,7 +54,7 @@ def error_by_layer(errors: Mapping[str, Sequence[float]], layers: Sequence[str],
     """Equivariance error of each layer, one group of points per name, on a logarithmic axis."""
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for marker, (name, values) in zip("osD^v<>", errors.items()):
-        axes.semilogy(range(len(layers)), values, marker=marker, lw=1, label=name)
+        axes.semilogy(range(len(layers)), np.maximum(values, EXACT), marker=marker, lw=1, label=name)
     axes.set_xticks(range(len(layers)), layers, rotation=20)
     axes.axhline(1e-5, color=GREY, ls=":", lw=1)
     axes.text(0, 1.2e-5, "1e-5", color=GREY, fontsize=8)

@@ -5,13 +5,10 @@ smoke: every cell executes, nothing is learned. quick: real numbers on a laptop.
 
 from __future__ import annotations
 
-import dataclasses
-
 from . import papers
 from .data import load_mnist
 from .experiments import RunSpec
-
-PROFILES = ("smoke", "quick", "paper")
+from .outputs import PROFILES
 
 # Sizes of the steerable networks by profile; the other networks are small enough as they are.
 _GCNN_SIZES = {

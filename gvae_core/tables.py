@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from . import papers
 from .checkpoints import write_text
-from .experiments import Result, outputs_directory
+from .experiments import Result
 from .figures import NAMES
+from .outputs import outputs_directory
 
 SMOKE_NOTE = "\n\n**Profile smoke: these numbers only prove that every cell ran. They are no result.**"
 

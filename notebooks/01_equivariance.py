@@ -35,7 +35,7 @@ from gvae_core.experiments import load_splits
 
 source = profiles.resolve_source(source)
 images = load_splits(source).test.images[:digits]
-angles = list(range(0, 181, angle_step))
+angles = list(range(angle_step, 181, angle_step))
 torch.manual_seed(seed)
 stamp = dict(profile=profile, source=source)
 print(f"source {source}: {len(images)} test digits, {tuple(images.shape[1:])}")
