@@ -62,10 +62,10 @@ def _debye_derivatives() -> list[np.ndarray]:
 
 
 @cached_constant
-def _debye_polynomials(order: float) -> tuple[tuple[float, ...], ...]:
-    """Coefficients in p of Q, G, G' at one order, with S(p) = sum_k D_k(p)/order^k:
+def _debye_polynomials(order: float, device: torch.device) -> Tensor:
+    """Coefficients of Q, G, G' at one order, [powers of p, 3], the highest power first, where
 
-    S(p) - S(1) = (p - 1) Q(p)   and   G(p) = 1/2 + p S'(p).
+    S(p) = sum_k D_k(p)/order^k,    S(p) - S(1) = (p - 1) Q(p),    G(p) = 1/2 + p S'(p).
     """
     nu = Fraction(order)
     slope = np.zeros(1, dtype=object)
@@ -74,13 +74,18 @@ def _debye_polynomials(order: float) -> tuple[tuple[float, ...], ...]:
     s = slope / np.arange(1, len(slope) + 1)  # of S / p
     q = np.cumsum(s[::-1])[::-1]  # synthetic division by p - 1
     g = np.concatenate(([Fraction(1, 2)], slope))
-    return tuple(tuple(map(float, c)) for c in (q, g, polyder(g)))
+    coefficients = np.zeros((len(g), 3))
+    for column, polynomial in enumerate((q, g, polyder(g))):
+        coefficients[: len(polynomial), column] = polynomial
+    return torch.from_numpy(coefficients[::-1].copy()).to(device)
 
 
-def _horner(coefficients: tuple[float, ...], p: Tensor) -> Tensor:
-    value = torch.full_like(p, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        value = value * p + c
+def _horner(coefficients: Tensor, p: Tensor) -> Tensor:
+    """Polynomials at p, [columns, ...], from coefficients [powers, columns], the highest first."""
+    first, *others = coefficients.reshape(*coefficients.shape, *[1] * p.ndim)
+    value = first.expand(-1, *p.shape)
+    for c in others:
+        value = torch.addcmul(c, value, p)
     return value
 
 
@@ -109,7 +114,7 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
     zz = z * z
     s = torch.sqrt(1 + zz)
     p = 1 / s
-    q, g, dg = (_horner(c, p) for c in _debye_polynomials(nu))
+    q, g, dg = _horner(_debye_polynomials(nu, kappa.device), p)
     rise = zz / (1 + s)
     rest = -nu * torch.log1p(rise / 2) - torch.log1p(zz) / 4 - rise * p * q
     log_mgf = nu * rise + rest

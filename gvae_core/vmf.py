@@ -169,9 +169,9 @@ def _tangent(loc: Tensor, shape: torch.Size) -> Tensor:
         noise = torch.randn(*shape, loc.shape[-1], dtype=loc.dtype, device=loc.device)
         noise = noise - (noise * still).sum(-1, keepdim=True) * still
         tangent = noise / torch.linalg.vector_norm(noise, dim=-1, keepdim=True)
-    # The rotation from `still` to `loc`: its value projects once more, and the gradient is that of
-    # turning the sample rigidly, free of the 1/|noise| that differentiating the projection adds.
-    along = (tangent * loc).sum(-1, keepdim=True) / (1 + (loc * still).sum(-1, keepdim=True))
+    # The rotation from `still` to `loc`, to second order: its value projects once more, and the sample
+    # turns rigidly with mu, free of the 1/|noise| that differentiating the projection would add.
+    along = (tangent * loc).sum(-1, keepdim=True) / 2
     return tangent - along * (loc + still)
 
 
