@@ -122,10 +122,11 @@ def _transport_table(dim: int, device: torch.device) -> Tensor:
     it neither reads nor moves torch's random state and takes no lock, so threads and forked workers
     may meet here (at worst both build the same table).
     """
-    u = np.linspace(0, 1, KAPPA_CELLS + 1)
+    ghosts = 8  # knots at kappa < 0 (the reflected law), so that no spline ends at kappa = 0
+    u = np.arange(-ghosts, KAPPA_CELLS + 1) / KAPPA_CELLS
     eps = np.linspace(-EPS_MAX, EPS_MAX, EPS_CELLS + 1)
     kappa = dim / 2 * u / np.maximum(1 - u, 1e-16)  # u = 1 is the limit, where r is chi(d - 1)
-    spline = CubicSpline(u, _scaled_angles(dim, kappa, eps), axis=0).c
+    spline = CubicSpline(u, _scaled_angles(dim, kappa, eps), axis=0).c[:, ghosts:]
     spline = CubicSpline(eps, spline, axis=2).c  # [4, EPS_CELLS, 4, KAPPA_CELLS]
     return torch.from_numpy(spline.transpose(3, 1, 0, 2).reshape(-1, 16)).to(device)
 
