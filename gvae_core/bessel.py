@@ -17,38 +17,32 @@ dtype of the input. Accurate to 1e-13 for d <= 10^4 and 0 <= kappa <= 1e8 (tests
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.polynomial.polynomial import polyadd, polyder, polymul
 from torch import Tensor
 
 LIFTED_ORDER = 16
 DEBYE_TERMS = 14
 
-Polynomial = list[Fraction]  # coefficients, the constant first
+def cached_constant(function: Callable) -> Callable:
+    """An lru_cache that `torch.compile` neither traces nor warns about: it keeps the result."""
+    cached = lru_cache(maxsize=256)(function)
+
+    @torch.compiler.assume_constant_result
+    @wraps(function)
+    def constant(*args):
+        return cached(*args)
+
+    return constant
 
 
-def _add(a: Polynomial, b: Polynomial) -> Polynomial:
-    n = max(len(a), len(b))
-    return [x + y for x, y in zip(a + [Fraction(0)] * (n - len(a)), b + [Fraction(0)] * (n - len(b)))]
-
-
-def _multiply(a: Polynomial, b: Polynomial) -> Polynomial:
-    out = [Fraction(0)] * (len(a) + len(b) - 1)
-    for i, x in enumerate(a):
-        for j, y in enumerate(b):
-            out[i + j] += x * y
-    return out
-
-
-def _derivative(a: Polynomial) -> Polynomial:
-    return [k * x for k, x in enumerate(a)][1:]
-
-
-@lru_cache(maxsize=1)
-def _debye_derivatives() -> list[Polynomial]:
+def _debye_derivatives() -> list[np.ndarray]:
     """The polynomials D_k'(p), k = 1 .. DEBYE_TERMS, where sum_k U_k(p)/nu^k = exp sum_k D_k(p)/nu^k.
 
     The recurrence for Debye's U_k (DLMF 10.41.9), differentiated, reads for U = sum_k U_k / nu^k
@@ -57,37 +51,41 @@ def _debye_derivatives() -> list[Polynomial]:
 
     so S = log U obeys nu S' = (w S')' + w S'^2 + (1 - 5 p^2) / 8: the recurrence below, exact.
     """
-    w = [Fraction(0), Fraction(0), Fraction(1, 2), Fraction(0), Fraction(-1, 2)]
-    slopes = [[Fraction(1, 8), Fraction(0), Fraction(-5, 8)]]
+    w = np.array([0, 0, Fraction(1, 2), 0, Fraction(-1, 2)])
+    slopes = [np.array([Fraction(1, 8), 0, Fraction(-5, 8)])]
     for k in range(1, DEBYE_TERMS):
-        squares = [Fraction(0)]
+        step = polyder(polymul(w, slopes[-1]))
         for i in range(k - 1):
-            squares = _add(squares, _multiply(slopes[i], slopes[k - 2 - i]))
-        slopes.append(_add(_derivative(_multiply(w, slopes[-1])), _multiply(w, squares)))
+            step = polyadd(step, polymul(w, polymul(slopes[i], slopes[k - 2 - i])))
+        slopes.append(step)
     return slopes
 
 
-@lru_cache(maxsize=256)
-def _debye_polynomials(order: float) -> tuple[tuple[float, ...], ...]:
-    """Coefficients in p of Q, G, G' at one order, with S(p) = sum_k D_k(p)/order^k:
+@cached_constant
+def _debye_polynomials(order: float, device: torch.device) -> Tensor:
+    """Coefficients of Q, G, G' at one order, [powers of p, 3], the highest power first, where
 
-    S(p) - S(1) = (p - 1) Q(p)   and   G(p) = 1/2 + p S'(p).
+    S(p) = sum_k D_k(p)/order^k,    S(p) - S(1) = (p - 1) Q(p),    G(p) = 1/2 + p S'(p).
     """
-    slope = [Fraction(0)]
+    nu = Fraction(order)
+    slope = np.zeros(1, dtype=object)
     for k, polynomial in enumerate(_debye_derivatives(), start=1):
-        slope = _add(slope, [c / Fraction(order) ** k for c in polynomial])
-    quotient, carry = [], Fraction(0)
-    for k in range(len(slope), 0, -1):  # synthetic division of S by p - 1, the highest power first
-        carry += slope[k - 1] / k
-        quotient.append(carry)
-    g = [Fraction(1, 2), *slope]
-    return tuple(tuple(map(float, c)) for c in (quotient[::-1], g, _derivative(g)))
+        slope = polyadd(slope, polynomial / nu**k)
+    s = slope / np.arange(1, len(slope) + 1)  # of S / p
+    q = np.cumsum(s[::-1])[::-1]  # synthetic division by p - 1
+    g = np.concatenate(([Fraction(1, 2)], slope))
+    coefficients = np.zeros((len(g), 3))
+    for column, polynomial in enumerate((q, g, polyder(g))):
+        coefficients[: len(polynomial), column] = polynomial
+    return torch.from_numpy(coefficients[::-1].copy()).to(device)
 
 
-def _horner(coefficients: tuple[float, ...], p: Tensor) -> Tensor:
-    value = torch.full_like(p, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        value = value * p + c
+def _horner(coefficients: Tensor, p: Tensor) -> Tensor:
+    """Polynomials at p, [columns, ...], from coefficients [powers, columns], the highest first."""
+    first, *others = coefficients.reshape(*coefficients.shape, *[1] * p.ndim)
+    value = first.expand(-1, *p.shape)
+    for c in others:
+        value = torch.addcmul(c, value, p)
     return value
 
 
@@ -116,7 +114,7 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
     zz = z * z
     s = torch.sqrt(1 + zz)
     p = 1 / s
-    q, g, dg = (_horner(c, p) for c in _debye_polynomials(nu))
+    q, g, dg = _horner(_debye_polynomials(nu, kappa.device), p)
     rise = zz / (1 + s)
     rest = -nu * torch.log1p(rise / 2) - torch.log1p(zz) / 4 - rise * p * q
     log_mgf = nu * rise + rest
@@ -128,18 +126,19 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
 
     # Down to the order wanted, by A_j = kappa / D with D = 2(j + 1) + kappa A_{j+1} (DLMF 10.33.1),
     # its derivative, and L_j = L_{j+1} + log(D / (2(j + 1))), the product kept as product - 1.
-    growth = torch.zeros_like(kappa)
+    product = torch.zeros_like(kappa)
     for k in range(steps, 0, -1):
         m = 2 * (order + k)
         ka = kappa * ratio
         divisor = m + ka
-        growth = growth + (ka / m) * (1 + growth)
+        product = product + (ka / m) * (1 + product)
+        if k % 8 == 1:  # before it can overflow
+            log_mgf, deficit = log_mgf + torch.log1p(product), deficit - torch.log1p(product)
+            product = torch.zeros_like(kappa)
         slope = (m - kappa * kappa * slope) / (divisor * divisor)
         x = (m - 1) / 2 - beta
         beta = -beta - x * (x / divisor)
         ratio = kappa / divisor
-    growth = torch.log1p(growth)
-    log_mgf, deficit = log_mgf + growth, deficit - growth
 
     # KL = kappa A - L cancels for large kappa, (kappa - L) - kappa (1 - A) for small ones.
     small = kappa < dim / 2
@@ -150,26 +149,34 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
 
 
 class _WithDerivative(torch.autograd.Function):
-    """A function of x known by its value and its derivative: (x, f(x), f'(x)) -> f(x)."""
+    """(x, f(x), f'(x)) -> f(x) in the dtype of x; f' may carry a graph. None: f' is not offered."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
-        return value.to(x.dtype)
+    def forward(x: Tensor, value: Tensor, derivative: Tensor | None) -> Tensor:
+        return value.to(x.dtype, copy=True)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         x, _, derivative = inputs
         ctx.dtype = x.dtype
         ctx.save_for_backward(derivative)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        return (grad * ctx.saved_tensors[0]).to(ctx.dtype), None, None
+    def backward(ctx, grad: Tensor | None):
+        (derivative,) = ctx.saved_tensors
+        if grad is not None and derivative is None:
+            raise RuntimeError("no further derivative of this von Mises-Fisher quantity is offered")
+        return None if grad is None else (grad * derivative).to(ctx.dtype), None, None
 
 
-with_derivative = _WithDerivative.apply
+def with_derivative(x: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
+    """A function of x known by its value and its derivative, for autograd; all of one shape."""
+    if not (derivative.requires_grad or torch.compiler.is_compiling()):
+        derivative = _WithDerivative.apply(x, derivative, None)  # an error, not a silent zero
+    return _WithDerivative.apply(x, value, derivative)
 
 
 def _check_dim(dim: float) -> None:
@@ -180,32 +187,54 @@ def _check_dim(dim: float) -> None:
 def bessel_ratio(dim: float, kappa: Tensor) -> Tensor:
     """A_d(kappa) = I_{d/2}(kappa) / I_{d/2-1}(kappa), the mean resultant length.
 
-    Its derivative is A' = 1 - A^2 - (d - 1) A / kappa, computed without that cancellation.
-    `dim`: d >= 2 (ValueError otherwise); `kappa`: any shape, >= 0.
+    `dim`: d >= 2, else ValueError; `kappa`: any shape, >= 0. Differentiable once, by
+    A' = 1 - A^2 - (d - 1) A / kappa, computed without that cancellation.
+
+    >>> bessel_ratio(3, torch.tensor(2.0))  # coth(2) - 1/2
+    tensor(0.5373)
     """
     _check_dim(dim)
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.ratio, at.slope)
 
 
+def ratio_complement(dim: float, kappa: Tensor) -> Tensor:
+    """1 - A_d(kappa) to full relative accuracy; as `bessel_ratio`."""
+    _check_dim(dim)
+    at = _quantities(dim, kappa)
+    return with_derivative(kappa, at.complement, -at.slope)
+
+
 def log_iv(order: float, x: Tensor) -> Tensor:
-    """log I_order(x) for order >= 0 (ValueError otherwise) and x >= 0; -inf at x = 0 < order."""
+    """log I_order(x), any shape, x >= 0; -inf at x = 0 < order. Differentiable twice.
+
+    `order`: any real >= 0, else ValueError.
+
+    >>> log_iv(0.5, torch.tensor(2.0))  # I_{1/2}(x) = sqrt(2 / (pi x)) sinh(x), DLMF 10.39.1
+    tensor(0.7160)
+    """
     if not order >= 0:
         raise ValueError(f"expected an order >= 0, got {order}")
     at = _quantities(2 * order + 2, x)
-    value = with_derivative(x, at.log_mgf, at.ratio) - math.lgamma(order + 1)
-    return value + order * torch.log(x / 2) if order > 0 else value
+    value = with_derivative(x, at.log_mgf, with_derivative(x, at.ratio, at.slope))
+    return value + order * torch.log(x / 2) - math.lgamma(order + 1) if order else value
 
 
 def log_mgf_deficit(dim: float, kappa: Tensor) -> Tensor:
-    """kappa - L(kappa) >= 0, where L = log E[exp(kappa w)] for w = mu^T z, z uniform on S^{d-1}."""
+    """kappa - L(kappa) >= 0, where L = log E exp(kappa mu^T z) for z uniform on S^{d-1}.
+
+    Arguments as for `bessel_ratio`; differentiable twice, with derivative 1 - A.
+    """
     _check_dim(dim)
     at = _quantities(dim, kappa)
-    return with_derivative(kappa, at.deficit, at.complement)
+    return with_derivative(kappa, at.deficit, with_derivative(kappa, at.complement, -at.slope))
 
 
 def kl_to_uniform(dim: float, kappa: Tensor) -> Tensor:
-    """KL(vMF(mu, kappa) || U(S^{d-1})) = kappa A - L in nats; its derivative is kappa A'."""
+    """KL(vMF(mu, kappa) || U(S^{d-1})) = kappa A - L, in nats.
+
+    Arguments as for `bessel_ratio`; differentiable once, with derivative kappa A'.
+    """
     _check_dim(dim)
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.kl, kappa.detach() * at.slope)

@@ -16,7 +16,7 @@ no host synchronisation and no singular mean direction.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+import operator
 
 import numpy as np
 import torch
@@ -25,10 +25,17 @@ from scipy.special import ndtr, roots_legendre
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from gvae_core.bessel import bessel_ratio, kl_to_uniform, log_mgf_deficit, with_derivative
+from gvae_core.bessel import (
+    bessel_ratio,
+    cached_constant,
+    kl_to_uniform,
+    log_mgf_deficit,
+    ratio_complement,
+    with_derivative,
+)
 
 
-class UnitSphere(constraints.Constraint):
+class _UnitSphere(constraints.Constraint):
     """Vectors of unit Euclidean length, to 1e-5 (float32 rounding of a long vector is well within)."""
 
     event_dim = 1
@@ -38,7 +45,7 @@ class UnitSphere(constraints.Constraint):
         return (torch.linalg.vector_norm(value, dim=-1) - 1).abs() <= self.tolerance
 
 
-unit_sphere = UnitSphere()
+unit_sphere = _UnitSphere()
 
 
 def log_sphere_area(dim: int) -> float:
@@ -107,21 +114,21 @@ def _scaled_angles(dim: int, kappa: np.ndarray, eps: np.ndarray) -> np.ndarray:
     return np.concatenate(quantiles, axis=1)
 
 
-@torch.compiler.assume_constant_result
-@lru_cache(maxsize=64)
+@cached_constant
 def _transport_table(dim: int, device: torch.device) -> Tensor:
-    """Bicubic spline of r(u, eps): coefficients [KAPPA_CELLS, EPS_CELLS, 4 (eps), 4 (u)].
+    """Bicubic spline of r(u, eps): coefficients [cells, 4 (eps) * 4 (u)].
 
     Powers run from the third to the zeroth. Built once per dimension in about 0.1 s with numpy alone:
     it neither reads nor moves torch's random state and takes no lock, so threads and forked workers
     may meet here (at worst both build the same table).
     """
-    u = np.linspace(0, 1, KAPPA_CELLS + 1)
+    ghosts = 8  # knots at kappa < 0 (the reflected law), so that no spline ends at kappa = 0
+    u = np.arange(-ghosts, KAPPA_CELLS + 1) / KAPPA_CELLS
     eps = np.linspace(-EPS_MAX, EPS_MAX, EPS_CELLS + 1)
     kappa = dim / 2 * u / np.maximum(1 - u, 1e-16)  # u = 1 is the limit, where r is chi(d - 1)
-    spline = CubicSpline(u, _scaled_angles(dim, kappa, eps), axis=0).c
+    spline = CubicSpline(u, _scaled_angles(dim, kappa, eps), axis=0).c[:, ghosts:]
     spline = CubicSpline(eps, spline, axis=2).c  # [4, EPS_CELLS, 4, KAPPA_CELLS]
-    return torch.from_numpy(spline.transpose(3, 1, 0, 2).copy()).to(device)
+    return torch.from_numpy(spline.transpose(3, 1, 0, 2).reshape(-1, 16)).to(device)
 
 
 def _angle(dim: int, kappa: Tensor, eps: Tensor) -> Tensor:
@@ -134,7 +141,8 @@ def _angle(dim: int, kappa: Tensor, eps: Tensor) -> Tensor:
     i = u.long().clamp(0, KAPPA_CELLS - 1)  # u = 1 belongs to the last cell
     j = t.long().clamp(0, EPS_CELLS - 1)
     u, t = (u - i) / KAPPA_CELLS, (t - j) * (2 * EPS_MAX / EPS_CELLS)
-    c3, c2, c1, c0 = table[i, j].unbind(-1)
+    cell = torch.nn.functional.embedding(i * EPS_CELLS + j, table)
+    c3, c2, c1, c0 = cell.unflatten(-1, (4, 4)).unbind(-1)
     u = u.unsqueeze(-1)
 
     def in_eps(c: Tensor) -> Tensor:
@@ -144,7 +152,8 @@ def _angle(dim: int, kappa: Tensor, eps: Tensor) -> Tensor:
     r = in_eps(((c3 * u + c2) * u + c1) * u + c0)
     dr = in_eps((3 * c3 * u + 2 * c2) * u + c1) * (dim / 2) / scale**2
     theta = r / scale.sqrt()
-    return with_derivative(kappa, theta, dr / scale.sqrt() - theta / (2 * scale))
+    slope = dr / scale.sqrt() - theta / (2 * scale)
+    return with_derivative(kappa.expand(theta.shape), theta, slope)
 
 
 # --- the direction around mu ----------------------------------------------------------------------
@@ -161,21 +170,41 @@ def _tangent(loc: Tensor, shape: torch.Size) -> Tensor:
         noise = torch.randn(*shape, loc.shape[-1], dtype=loc.dtype, device=loc.device)
         noise = noise - (noise * still).sum(-1, keepdim=True) * still
         tangent = noise / torch.linalg.vector_norm(noise, dim=-1, keepdim=True)
-    # The rotation from `still` to `loc`: its value projects once more, and the gradient is that of
-    # turning the sample rigidly, free of the 1/|noise| that differentiating the projection adds.
-    both = loc + still
-    return tangent - (tangent * loc).sum(-1, keepdim=True) / (1 + (loc * still).sum(-1, keepdim=True)) * both
+    # The rotation from `still` to `loc`, to second order: its value projects once more, and the sample
+    # turns rigidly with mu, free of the 1/|noise| that differentiating the projection would add.
+    along = (tangent * loc).sum(-1, keepdim=True) / 2
+    return tangent - along * (loc + still)
 
 
 # --- the laws -------------------------------------------------------------------------------------
 
 
-class VonMisesFisher(Distribution):
-    r"""von Mises-Fisher law on S^{d-1}: density exp(kappa mu^T z - L(kappa)) / |S^{d-1}|.
+def _promote(loc: Tensor, concentration: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Both in one dtype, float32 at least; a half-precision unit vector gets its length back."""
+    dtype = torch.promote_types(loc.dtype, torch.float32)
+    if isinstance(concentration, Tensor):
+        dtype = torch.promote_types(dtype, concentration.dtype)
+    else:
+        concentration = torch.tensor(concentration, dtype=dtype, device=loc.device)
+    eps = torch.finfo(loc.dtype).eps
+    if eps > torch.finfo(torch.float32).eps:
+        loc = loc.to(dtype)
+        norm = torch.linalg.vector_norm(loc, dim=-1, keepdim=True)
+        loc = torch.where((norm - 1).abs() <= 4 * eps, loc / norm, loc)
+    return loc.to(dtype), concentration.to(dtype)
 
-    Args:
-        loc: mean direction mu, [..., d] with d >= 2, unit vectors.
-        concentration: kappa, [...], 0 <= kappa < inf; broadcasts with the batch of `loc`.
+
+class VonMisesFisher(Distribution):
+    """The von Mises-Fisher law on S^{d-1}: density exp(kappa mu^T z - L(kappa)) / |S^{d-1}|.
+
+    `loc`: mean directions mu, [..., d], d >= 2, unit vectors; `concentration`: kappa, [...] or a
+    number, 0 <= kappa < inf. Of their two batch shapes, one must broadcast to the other. Samples and
+    results have the parameters' dtype, float32 at least: half precision is promoted. Anything else is
+    a ValueError; `validate_args=False` skips the checks that read values.
+
+    >>> law = VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), 10.0)
+    >>> law.rsample((5,)).shape, law.mean
+    (torch.Size([5, 3]), tensor([0.0000, 0.0000, 0.9000]))
     """
 
     arg_constraints = {
@@ -188,11 +217,26 @@ class VonMisesFisher(Distribution):
     def __init__(
         self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None
     ) -> None:
-        concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
-        batch_shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
-        self.loc = loc.expand(*batch_shape, loc.shape[-1])
+        if not loc.is_floating_point() or loc.ndim < 1 or loc.shape[-1] < 2:
+            raise ValueError(
+                "expected loc to be a floating-point tensor of shape [..., d] with d >= 2, "
+                f"got {loc.dtype} of shape {list(loc.shape)}"
+            )
+        dim = operator.index(loc.shape[-1])  # a number also where torch.compile has a symbol
+        loc, concentration = _promote(loc, concentration)
+        shapes = loc.shape[:-1], concentration.shape
+        try:
+            batch_shape = torch.broadcast_shapes(*shapes)
+        except RuntimeError:
+            batch_shape = None
+        if batch_shape not in shapes:  # [n] with [n, 1] would make n * n laws without a word
+            raise ValueError(
+                f"expected a concentration of shape {list(shapes[0])}, or one that broadcasts "
+                f"with loc of shape {list(loc.shape)}, got {list(shapes[1])}"
+            )
+        self.loc = loc.expand(*batch_shape, dim)
         self.concentration = concentration.expand(batch_shape)
-        super().__init__(batch_shape, loc.shape[-1:], validate_args=validate_args)
+        super().__init__(batch_shape, torch.Size((dim,)), validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None) -> VonMisesFisher:
         new = self._get_checked_instance(VonMisesFisher, _instance)
@@ -222,7 +266,7 @@ class VonMisesFisher(Distribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         loc, kappa = self.loc, self.concentration
         eps = torch.randn(shape, dtype=loc.dtype, device=loc.device)
-        theta = _angle(loc.shape[-1], kappa.expand(shape), eps).unsqueeze(-1)
+        theta = _angle(self.event_shape[0], kappa, eps).unsqueeze(-1)
         # z = cos(theta) mu + sin(theta) t, from y = 1 - cos(theta), which keeps its digits near 0.
         y = 2 * torch.sin(theta / 2) ** 2
         return loc + (torch.sin(theta) * _tangent(loc, shape) - y * loc)
@@ -231,9 +275,19 @@ class VonMisesFisher(Distribution):
         """log q(value), [...]; 1 - mu^T z is taken as |z - mu|^2 / 2, which does not cancel."""
         if self._validate_args:
             self._validate_sample(value)
+        deficit = log_mgf_deficit(self.event_shape[0], self.concentration)
         distance = ((value - self.loc) ** 2).sum(-1) / 2
+        return deficit - self.concentration * distance - log_sphere_area(self.event_shape[0])
+
+    def log_prob_cosine(self, w: Tensor) -> Tensor:
+        """log density of w = mu^T z on [-1, 1], [...] (Mardia and Jupp, equation 9.3.12):
+
+        p(w) = exp(kappa w - L(kappa)) (1 - w^2)^{(d-3)/2} / B(1/2, (d-1)/2).
+        """
         dim = self.event_shape[0]
-        return log_mgf_deficit(dim, self.concentration) - self.concentration * distance - log_sphere_area(dim)
+        log_beta = math.lgamma(0.5) + math.lgamma((dim - 1) / 2) - math.lgamma(dim / 2)
+        tilt = log_mgf_deficit(dim, self.concentration) - self.concentration * (1 - w)
+        return tilt + torch.special.xlog1py((dim - 3) / 2, -w * w) - log_beta
 
     def entropy(self) -> Tensor:
         """log |S^{d-1}| - KL(q || uniform), in nats, [...]."""
@@ -256,6 +310,8 @@ class HypersphericalUniform(Distribution):
         device: torch.device | str | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        if not dim >= 2:
+            raise ValueError(f"expected a dimension d >= 2, got {dim}")
         self._like = torch.empty(0, dtype=dtype, device=device)
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
 
@@ -290,8 +346,26 @@ class HypersphericalUniform(Distribution):
         return self._like.new_full(self.batch_shape, log_sphere_area(self.event_shape[0]))
 
 
+def _same_sphere(p: Distribution, q: Distribution) -> int:
+    if p.event_shape != q.event_shape:
+        raise ValueError(
+            "expected two laws on the same sphere, "
+            f"got event shapes {list(p.event_shape)} and {list(q.event_shape)}"
+        )
+    return p.event_shape[0]
+
+
 @register_kl(VonMisesFisher, HypersphericalUniform)
 def _kl_vmf_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
-    return kl_to_uniform(p.event_shape[0], p.concentration).expand(
-        torch.broadcast_shapes(p.batch_shape, q.batch_shape)
-    )
+    kl = kl_to_uniform(_same_sphere(p, q), p.concentration)
+    return kl.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+
+
+@register_kl(VonMisesFisher, VonMisesFisher)
+def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
+    """L_q - L_p - A_p (kappa_q - kappa_p) + kappa_q A_p |mu_p - mu_q|^2 / 2, L = kappa - deficit."""
+    dim = _same_sphere(p, q)
+    kp, kq = p.concentration.double(), q.concentration.double()
+    turn = ((p.loc - q.loc) ** 2).sum(-1) / 2
+    bregman = (kq - kp) * ratio_complement(dim, kp) - log_mgf_deficit(dim, kq) + log_mgf_deficit(dim, kp)
+    return (bregman + kq * bessel_ratio(dim, kp) * turn).to(turn.dtype)

@@ -1,0 +1,34 @@
+"""`python -m gvae_core.bench NAME`: each benchmark is a module here with add_arguments and main."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+BENCHMARKS = {
+    "vmf": "von Mises-Fisher: sample + KL + backward",
+    "steerable": "steerable layers against escnn's",
+    "explorer": "one redraw of the rotation explorer",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and run one benchmark; its module alone is imported."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m gvae_core.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, summary in BENCHMARKS.items():
+        module = f"gvae_core.bench.{name}"
+        if find_spec(module) is None:
+            continue
+        command = commands.add_parser(name, help=summary)
+        if name in arguments[:1]:
+            import_module(module).add_arguments(command)
+    args = parser.parse_args(arguments)
+    import_module(f"gvae_core.bench.{args.benchmark}").main(args)
+
+
+if __name__ == "__main__":
+    main()

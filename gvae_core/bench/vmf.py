@@ -1,0 +1,103 @@
+"""Throughput of the von Mises-Fisher law: sample + KL to the uniform law + backward.
+
+Beside it, sampling alone (no KL, no gradient) by scipy and by the rejection sampler below, which is
+also the tests' independent oracle; it lives here so that the benchmark runs from an installed wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+from scipy import stats
+from torch.distributions import kl_divergence
+from torch.nn.functional import normalize
+
+from gvae_core.vmf import HypersphericalUniform, VonMisesFisher
+
+
+def wood_cosines(dim: int, kappa: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n samples of w = mu^T z by rejection from a beta envelope (Ulrich, 1984; Wood, 1994).
+
+    b = (d-1) / (2 kappa + sqrt(4 kappa^2 + (d-1)^2)) is Wood's b without its cancellation.
+    """
+    m = dim - 1
+    b = m / (2 * kappa + np.hypot(2 * kappa, m))
+    x0 = (1 - b) / (1 + b)
+    c = kappa * x0 + m * np.log1p(-x0 * x0)
+    accepted: list[np.ndarray] = []
+    missing = n
+    while missing > 0:
+        beta = rng.beta(m / 2, m / 2, missing)
+        w = (1 - (1 + b) * beta) / (1 - (1 - b) * beta)
+        keep = kappa * w + m * np.log1p(-x0 * w) - c >= np.log(rng.uniform(size=missing))
+        accepted.append(w[keep])
+        missing -= int(keep.sum())
+    return np.concatenate(accepted)
+
+
+def wood_samples(mu: np.ndarray, kappa: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n samples on the sphere around mu, [n, d]: `wood_cosines` and a normalised tangent part."""
+    w = wood_cosines(len(mu), kappa, n, rng)[:, None]
+    tangent = rng.standard_normal((n, len(mu)))
+    tangent -= (tangent @ mu)[:, None] * mu
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    return w * mu + np.sqrt(1 - w * w) * tangent
+
+
+def milliseconds(function: Callable[[], object], repeats: int) -> float:
+    """Median wall time of a call, after two warm-up calls."""
+    times = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 1e3 * median(times[2:])
+
+
+def loss(loc: torch.Tensor, kappa: torch.Tensor) -> torch.Tensor:
+    """What a variational autoencoder does with its posterior."""
+    law = VonMisesFisher(loc, kappa, validate_args=False)
+    kl = kl_divergence(law, HypersphericalUniform(loc.shape[-1]))
+    return law.rsample().square().sum() + kl.sum()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The table's rows, and how it is measured."""
+    parser.add_argument("--dims", type=int, nargs="+", default=[3, 10, 50])
+    parser.add_argument("--batches", type=int, nargs="+", default=[100, 10_000])
+    parser.add_argument("--kappa", type=float, default=20.0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--compile", action="store_true", help="also torch.compile (a minute a row)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print one row per dimension and batch size, in milliseconds."""
+    torch.set_num_threads(args.threads)
+    rng = np.random.default_rng(0)
+    print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, float32, milliseconds")
+    print(f"{'d':>5} {'batch':>7} {'eager':>9} {'compiled':>9} | sampling only: {'scipy':>8} {'Wood':>8}")
+    for dim in args.dims:
+        for batch in args.batches:
+            loc = normalize(torch.randn(batch, dim, device=args.device), dim=-1).requires_grad_()
+            kappa = torch.full((batch,), args.kappa, device=args.device, requires_grad=True)
+            steps = [loss, torch.compile(loss, fullgraph=True)] if args.compile else [loss]
+            ours = [
+                f"{milliseconds(lambda s=step: s(loc, kappa).backward(), args.repeats):9.2f}"
+                for step in steps
+            ]
+            mu = loc[0].detach().cpu().double().numpy()
+            mu /= np.linalg.norm(mu)
+            scipy_law = stats.vonmises_fisher(mu, args.kappa)
+            rvs = milliseconds(lambda: scipy_law.rvs(batch, random_state=rng), args.repeats)
+            wood = milliseconds(lambda: wood_samples(mu, args.kappa, batch, rng), args.repeats)
+            compiled = ours[1] if args.compile else f"{'-':>9}"
+            print(f"{dim:5} {batch:7} {ours[0]} {compiled} |                {rvs:8.2f} {wood:8.2f}")
