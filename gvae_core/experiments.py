@@ -136,8 +136,7 @@ class RunSpec:
         arguments = dict(self.sizes) | ({"latent_dim": self.latent_dim} if self.model in AUTOENCODERS else {})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            # a fresh escnn layer has the buffers of eval mode; train() drops them, and state dicts fit
-            return BUILDERS[self.model](**arguments).train()
+            return BUILDERS[self.model](**arguments)
 
 
 _NUMBERS = (

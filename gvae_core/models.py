@@ -61,8 +61,8 @@ class SteerableEncoder(nn.Module):
     A block is a steerable convolution, a batch norm that is the same for all components of an irrep,
     a dropout of whole fields and an ELU in the Fourier domain. Every field carries the band-limited
     regular representation of SO(2), the irreps 0..frequency (2 * frequency + 1 channels). At the end
-    a 1 x 1 convolution keeps the trivial irreps only, and their mean over *all* positions is
-    taken: a flattened map of invariants would not be invariant, because the positions turn.
+    a 1 x 1 convolution keeps the trivial irreps only; after batch norm and ELU their mean over *all*
+    positions is taken: a flattened map of invariants would not be invariant, because positions turn.
 
     SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding -
     kernel_size) is divisible by the stride in every layer, other angles are approximate.
@@ -123,7 +123,9 @@ class SteerableEncoder(nn.Module):
             blocks.append(enn.SequentialModule(enn.PointwiseAvgPool2D(field_type, pool, stride=1)))
         invariant_type = enn.FieldType(gspace, invariants * [gspace.trivial_repr])
         blocks.append(enn.SequentialModule(enn.R2Conv(field_type, invariant_type, 1)))
-        self.blocks = accelerate(nn.ModuleList(blocks))
+        # a fresh escnn layer has the buffers of eval mode; train() drops them, and state dicts fit
+        self.blocks = accelerate(nn.ModuleList(blocks)).train()
+        self.activation = nn.Sequential(nn.BatchNorm2d(invariants), nn.ELU())
 
     def input_field(self, images: Tensor) -> enn.GeometricTensor:
         """Images [N, 1, 28, 28] as the first block's input, a scalar field on the grid."""
@@ -146,7 +148,7 @@ class SteerableEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         *_, invariants = self.feature_fields(images)
-        return invariants.tensor.mean((2, 3))
+        return self.activation(invariants.tensor).mean((2, 3))
 
 
 class ConvolutionalEncoder(nn.Sequential):
@@ -251,6 +253,9 @@ class SphericalVAE(_ImageVAE):
             raise ValueError(f"expected a latent dimension of at least 2 (a circle), got {latent_dim}")
         super().__init__(encoder, features, decoder, latent_dim, head)
         self.concentration = nn.Linear(features, 1)
+        # Start nearly deterministic, at a mean resultant length of about 0.9: from kappa near 0 the
+        # decoder sees noise, learns the mean image, and leaves that plateau only slowly.
+        nn.init.constant_(self.concentration.bias, 5.0 * (latent_dim - 1))
         self.prior = HypersphericalUniform(latent_dim, validate_args=False)
 
     def _posterior(self, features: Tensor) -> VonMisesFisher:
@@ -306,8 +311,6 @@ def sgvae(
         fields, frequency, strides=(2, 1, 2), invariants=invariants, dropout=0.1, mask=True, **GRIDS[grid]
     )
     head = nn.Sequential(
-        nn.BatchNorm1d(invariants),
-        nn.ELU(),
         nn.Linear(invariants, invariants),
         nn.ELU(),
         nn.BatchNorm1d(invariants),
@@ -383,9 +386,7 @@ class GCNNClassifier(nn.Module):
             invariants=invariants,
             dropout=dropout,
         )
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(invariants), nn.ELU(), nn.Dropout(dropout), nn.Linear(invariants, 10)
-        )
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(invariants, 10))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.encoder(images))

@@ -1,0 +1,157 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · The von Mises–Fisher distribution, and why a sphere
+#
+# Equation 1: $q(z \mid \mu, \kappa) = C_d(\kappa)\, e^{\kappa \mu^\top z}$ on the sphere $S^{d-1}$, with
+# $C_d(\kappa) = \kappa^{d/2-1} / \big((2\pi)^{d/2} I_{d/2-1}(\kappa)\big)$, and the uniform law as prior. **You will see**
+# samples on the sphere, their law against theory, the KL over concentration and dimension, how accurate it is, the
+# surface area that peaks at d = 7, and what a spherical latent looks like beside a Gaussian one.
+
+# %% tags=["parameters"]
+profile = "quick"  # smoke, quick or paper
+seed = 0
+source = "auto"  # auto, mnist or mnist5k
+samples = 20000  # per histogram
+
+# %%
+import mpmath
+import numpy as np
+import torch
+from torch.distributions import kl_divergence
+
+from gvae_core import HypersphericalUniform, VonMisesFisher, figures, metrics, profiles, rotate, run
+from gvae_core.experiments import load_splits
+
+source = profiles.resolve_source(source)
+stamp = dict(profile=profile, source=source)
+torch.manual_seed(seed);
+
+# %% [markdown]
+# ## Samples on the sphere in three dimensions
+#
+# The same mean direction (cross), growing concentration. $\kappa = 0$ is the uniform law, exactly.
+
+# %%
+mean_direction = torch.nn.functional.normalize(torch.tensor([0.6, -0.6, 0.5]), dim=0)
+kappas = [0.0, 1.0, 10.0, 100.0, 1000.0]
+spheres = {f"κ = {kappa:g}": VonMisesFisher(mean_direction, kappa).sample((2000,)) for kappa in kappas}
+figure = figures.sphere_samples(spheres, mean_direction)
+figures.save(figure, "vmf_samples", **stamp);
+
+# %% [markdown]
+# ## The law of the samples against theory
+#
+# The cosine $w = \mu^\top z$ has the density $\propto e^{\kappa w} (1 - w^2)^{(d-3)/2}$. Histograms of samples under
+# the exact density. (d = 50, κ = 20) is where the widely used sampler that switches its proposal at
+# κ > 10 draws from another law.
+
+# %%
+panels = {}
+for dim, kappa in ((3, 5.0), (6, 30.0), (10, 100.0), (50, 20.0)):
+    law = VonMisesFisher(torch.eye(dim, dtype=torch.float64)[0], kappa)
+    cosines = law.sample((samples,))[:, 0]
+    w = torch.linspace(cosines.min(), min(cosines.max(), 1 - 1e-9), 300, dtype=torch.float64)
+    panels[f"d = {dim}, κ = {kappa:g}"] = cosines, w, law.log_prob_cosine(w).exp()
+    print(f"d = {dim:2d}, κ = {kappa:5g}: mean cosine {cosines.mean():.4f}, exact {law.mean_resultant_length:.4f}")
+figure = figures.histogram_against_density(panels, "w = μᵀz")
+figures.save(figure, "vmf_marginal", **stamp);
+
+# %% [markdown]
+# ## The KL to the uniform law
+#
+# It depends on κ and d only: the price in nats of pointing somewhere. At the same κ it is *smaller* in higher
+# dimension, where κ has to fight more volume.
+
+# %%
+kappas = torch.logspace(-2, 4, 200, dtype=torch.float64)
+kls = {}
+for dim in (3, 6, 10, 20, 50):
+    law = VonMisesFisher(torch.eye(dim, dtype=torch.float64)[0].expand(len(kappas), dim), kappas)
+    kls[f"d = {dim}"] = kl_divergence(law, HypersphericalUniform(dim))
+figure = figures.curves(
+    kappas, kls, xlabel="concentration κ", ylabel="KL (nats)", title="KL(vMF ‖ uniform)", log="xy"
+)
+figures.save(figure, "vmf_kl", **stamp);
+
+# %% [markdown]
+# ## How accurate?
+#
+# The relative error of the KL in float64 against 60 digits of mpmath. Written down naively, the KL is the difference of two
+# nearly equal numbers on the left (small κ) and needs a Bessel function beyond the range of floats on the right.
+
+# %%
+def exact_kl(dim: int, kappa: float) -> mpmath.mpf:
+    with mpmath.workdps(60):
+        order, kappa = mpmath.mpf(dim) / 2 - 1, mpmath.mpf(kappa)
+        bessel, upper = mpmath.besseli(order, kappa), mpmath.besseli(order + 1, kappa)
+        log_mean = mpmath.loggamma(order + 1) + order * mpmath.log(2 / kappa) + mpmath.log(bessel)
+        return kappa * upper / bessel - log_mean
+
+
+dims, exponents = (2, 3, 6, 10, 50, 100), range(-6, 7)
+errors = np.empty((len(dims), len(exponents)))
+for row, column in np.ndindex(errors.shape):
+    dim, kappa = dims[row], 10.0 ** exponents[column]
+    law = VonMisesFisher(torch.eye(dim, dtype=torch.float64)[0], kappa)
+    ours, exact = kl_divergence(law, HypersphericalUniform(dim)).item(), exact_kl(dim, kappa)
+    errors[row, column] = np.log10(float(abs(ours / exact - 1)) + 1e-17)
+figure = figures.log_heatmap(
+    errors, dims, [f"1e{e}" for e in exponents], xlabel="concentration κ", ylabel="d", title="Error of the KL, float64"
+)
+figures.save(figure, "vmf_accuracy", **stamp);
+
+# %% [markdown]
+# ## The surface that peaks at d = 7
+#
+# The report warns of high dimensions: the area of the unit sphere peaks at d = 7 (it says: between 5 and 10) and
+# vanishes for d > 20, so that a uniform prior has ever less room.
+
+# %%
+dims = list(range(2, 41))
+area = [HypersphericalUniform(dim).entropy().exp().item() for dim in dims]
+print(f"largest: {max(area):.2f} at d = {dims[int(np.argmax(area))]}; at d = 20: {area[18]:.2f}, at d = 40: {area[-1]:.1e}")
+figure = figures.curves(
+    dims, {"area of the unit sphere in d dimensions": area}, xlabel="d", ylabel="area", title="The surface peaks at d = 7"
+)
+figures.save(figure, "sphere_area", **stamp);
+
+# %% [markdown]
+# ## Why not a Gaussian?
+#
+# The same steerable encoder, once with a latent sphere in three dimensions, once with a Gaussian latent plane. Both have
+# two degrees of freedom.
+
+# %%
+results = {name: run(spec) for name, spec in profiles.sphere_and_plane(profile, source, seed).items()}
+
+# %%
+test = load_splits(source).test
+digits, labels = test.images[:500], test.labels[:500]
+sphere_vae, plane_vae = (results[name].load_model() for name in ("sgvae", "gaussian"))
+sphere, plane = metrics.latent_codes(sphere_vae, digits), metrics.latent_codes(plane_vae, digits)
+figure = figures.latent_spaces(sphere, plane, labels)
+figures.save(figure, "latent_spaces", **stamp)
+turned = metrics.latent_codes(sphere_vae, rotate(digits, 90))
+print(f"turned by 90°, the codes move by {metrics.angle_between(sphere, turned).max():.1e} degrees at most")
+print(f"codes' distance from the origin: sphere exactly 1, plane {plane.norm(dim=1).mean():.2f} ± {plane.norm(dim=1).std():.2f}")
+
+# %% [markdown]
+# ## What it shows, and where it differs from the papers
+#
+# - The samples follow the exact law for every dimension and concentration, and the KL is right to the last digits.
+# - The area peaks at d = 7, between the report's 5 and 10; at d = 20 it is 1.6 % of that, and it goes on to vanish.
+# - The Gaussian prior pulls every class to the origin, where they overlap; the sphere has no such place. With the
+#   papers' small β the pull is weak, and the Gaussian codes run far outside the prior instead.

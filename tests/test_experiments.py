@@ -1,0 +1,201 @@
+"""Specs, and runs that are whole or not there, cached, resumed and safe to start twice."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gvae_core import RunSpec, experiments, metrics, profiles, run
+from gvae_core.checkpoints import load_tensors, save_tensors, write_text
+from gvae_core.experiments import find, load_model, load_splits
+from gvae_core.outputs import PROFILES
+
+ALL = [TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE]
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.model)
+def test_spec_survives_json_with_the_same_key(spec):
+    again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec and again.key == spec.key
+
+
+def test_tuples_and_lists_are_the_same_content():
+    sizes = {"fields": (2, 2, 2), "frequency": 2}
+    assert dataclasses.replace(TINY_GCNN, sizes=sizes).key == TINY_GCNN.key
+
+
+@given(st.sampled_from([f.name for f in dataclasses.fields(RunSpec)]), st.text(min_size=1, max_size=3))
+def test_a_mistyped_field_is_an_error_with_the_closest_name(name, tail):
+    fields = {f.name for f in dataclasses.fields(RunSpec)}
+    if name + tail not in fields:
+        with pytest.raises(ValueError, match="expected a field of RunSpec among"):
+            RunSpec.from_dict(TINY_CNN.to_dict() | {name + tail: 1})
+
+
+@pytest.mark.parametrize(
+    "spec, change, message",
+    [
+        (TINY_CNN, dict(model="gcn"), "did you mean 'gcnn'"),
+        (TINY_CNN, dict(source="auto"), "source among mnist, mnist5k; got 'auto'"),
+        (TINY_CNN, dict(protocol="sideways"), "'sideways'"),
+        (TINY_CNN, dict(epochs=0), "epochs to be a whole number of at least 1, got 0"),
+        (TINY_CNN, dict(epochs=1.5), "got 1.5"),
+        (TINY_CNN, dict(epochs=True), "got True"),
+        (TINY_CNN, dict(learning_rate=float("nan")), "learning_rate .* got nan"),
+        (TINY_CNN, dict(latent_dim=3), "None for latent_dim with model 'cnn', got 3"),
+        (TINY_CNN, dict(paper_loss=1), "True or False, got 1"),
+        (TINY_SVAE, dict(beta=None), "a value for beta with model 'svae', got None"),
+        (TINY_SVAE, dict(beta=-1.0), "got -1.0"),
+        (TINY_SVAE, dict(sizes={"chanels": [1, 2, 3]}), "did you mean 'channels'"),
+        (TINY_SGVAE, dict(sizes={"gaussian": True}), "'gaussian'"),
+    ],
+)
+def test_bad_specs_say_what_was_expected(spec, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(spec, **change)
+
+
+@given(st.integers(0, 10), st.floats(1e-5, 1.0), st.sampled_from(["upright", "rotated"]))
+def test_different_content_has_different_keys(seed, rate, protocol):
+    change = dict(seed=seed, learning_rate=rate, protocol=protocol)
+    spec = dataclasses.replace(TINY_CNN, **change)
+    same = all(getattr(TINY_CNN, name) == value for name, value in change.items())
+    assert (spec.key == TINY_CNN.key) == same
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_are_lists_of_specs(profile):
+    specs = [
+        *profiles.table1(profile, "mnist5k"),
+        *profiles.table2(profile, "mnist5k"),
+        *profiles.best_models(profile, "mnist5k").values(),
+        *profiles.sphere_and_plane(profile, "mnist5k").values(),
+    ]
+    assert len({spec.key for spec in specs}) == len(specs)
+
+
+def test_paper_profile_has_the_papers_sizes():
+    for spec in profiles.table1("paper", "mnist5k"):
+        assert (spec.epochs, spec.batch_size, spec.learning_rate, spec.train_images) == (50, 100, 0.001, None)
+        assert spec.sizes == {} and spec.paper_loss
+    grid = profiles.table2("paper", "mnist5k")
+    assert len(grid) == 30 and all(spec.epochs == 50 and spec.sizes == {} for spec in grid)
+
+
+def test_an_unknown_profile_is_an_error():
+    with pytest.raises(ValueError, match="smoke, quick, paper; got 'quik'"):
+        profiles.table1("quik", "mnist5k")
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.model)
+def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
+    result = run(spec, progress=False)
+    assert {path.name for path in (outputs / "runs").iterdir() if path.suffix != ".lock"} == {
+        f"{spec.key}.json", f"{spec.key}.safetensors",
+    }  # fmt: skip
+    assert len(result.history) == spec.epochs and result.seconds > 0 and result.versions["torch"]
+
+    monkeypatch.setattr(experiments, "_run", lambda *_: pytest.fail("trained again"))
+    again = run(spec, progress=False)
+    assert again == result
+    model = result.load_model()
+    assert not model.training
+    if spec.model in experiments.CLASSIFIERS:
+        test = load_splits("mnist5k", test_images=spec.test_images).test
+        accuracy = metrics.accuracy(model, test.images, test.labels)
+        assert accuracy == pytest.approx(result.metrics["test_upright_accuracy"], abs=1e-6)
+        assert result.metrics["accuracy_by_angle"][12] == pytest.approx(accuracy)  # at 0 degrees
+    else:
+        assert result.metrics["latent_drift"][12] == pytest.approx(0, abs=1e-3)
+        assert metrics.reconstruct(model, digits.images[:3]).shape == (3, 1, 28, 28)
+
+
+def test_numbers_repeat(outputs, tmp_path, monkeypatch):
+    first = run(TINY_SGVAE, progress=False)
+    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
+    second = run(TINY_SGVAE, progress=False)
+    assert first.history == second.history and first.metrics == second.metrics
+
+
+def test_committed_results_are_found(outputs):
+    result = run(TINY_CNN, progress=False)
+    (outputs / "paper").mkdir()
+    os.rename(outputs / "runs", outputs / "paper" / "runs")
+    assert find(TINY_CNN).metrics == result.metrics
+
+
+def test_a_broken_result_names_the_file(outputs):
+    result = run(TINY_CNN, progress=False)
+    result.path.write_text(result.path.read_text()[:100])
+    with pytest.raises(ValueError, match=f"{result.path.name}.*delete it"):
+        run(TINY_CNN, progress=False)
+
+
+def test_a_broken_checkpoint_names_the_file(outputs, tmp_path):
+    result = run(TINY_CNN, progress=False)
+    result.checkpoint.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=f"{result.checkpoint.name}: expected a safetensors file"):
+        result.load_model()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_model(tmp_path / "missing.safetensors")
+    save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"not": "a spec"})
+    with pytest.raises(ValueError, match="with its spec"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+LONGER = dataclasses.replace(TINY_CNN, epochs=60)
+SCRIPT = "import sys, json; from gvae_core import RunSpec, run; run(RunSpec.from_dict(json.loads(sys.argv[1])), progress=False)"
+
+
+def _start(outputs, spec):
+    environment = {**os.environ, "GVAE_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(spec.to_dict())]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_kill_nine_loses_at_most_the_running_epoch(outputs, tmp_path, monkeypatch):
+    process = _start(outputs, LONGER)
+    state = outputs / "runs" / f"{LONGER.key}.state.safetensors"
+    for _ in range(3000):
+        if state.exists() or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(load_tensors(state)[1]["history"])
+    assert 1 <= done < LONGER.epochs and find(LONGER) is None
+
+    assert _start(outputs, LONGER).wait() == 0
+    resumed = find(LONGER)
+    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
+    assert _start(tmp_path / "elsewhere", LONGER).wait() == 0
+    whole = find(LONGER)
+    assert resumed.history == whole.history and resumed.metrics == whole.metrics
+    assert not state.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_folder_share_one_run(outputs):
+    processes = [_start(outputs, LONGER) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert len(list((outputs / "runs").glob("*.json"))) == 1 and find(LONGER)

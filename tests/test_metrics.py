@@ -1,0 +1,85 @@
+"""Metrics against independent oracles."""
+
+import math
+
+import pytest
+import torch
+from escnn import gspaces
+from escnn.nn import FieldType, GeometricTensor
+
+from gvae_core import CNNClassifier, metrics, rotate, svae
+
+
+def test_equivariance_error_of_known_functions(digits):
+    images = digits.images[:8]
+    assert metrics.equivariance_error(lambda x: x.sum((2, 3)), images, 90) < 1e-6
+    assert metrics.equivariance_error(lambda x: x, images, 90, rotate) == 0
+    # f(R x) - f(x) = R x - x, by hand
+    spread = (images - images.mean(0)).norm()
+    expected = ((torch.rot90(images, 1, (2, 3)) - images).norm() / spread).item()
+    assert metrics.equivariance_error(lambda x: x, images, 90) == pytest.approx(expected, rel=1e-6)
+
+
+def test_equivariance_error_needs_two_images(digits):
+    with pytest.raises(ValueError, match="at least two images .* got 1"):
+        metrics.equivariance_error(lambda x: x, digits.images[:1], 90)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotate_field_agrees_with_escnn(degrees):
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    irreps = [gspace.irrep(m) for m in range(3)]
+    field = GeometricTensor(torch.randn(2, 5, 7, 7), FieldType(gspace, irreps))
+    theirs = field.transform(gspace.fibergroup.element(math.radians(degrees), "radians")).tensor
+    assert torch.allclose(metrics.rotate_field(field, degrees).tensor, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 1.0, 90.0, 179.9])
+def test_angle_between(angle):
+    a = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    b = torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))], dtype=torch.float64)
+    assert metrics.angle_between(a, 0.2 * b).item() == pytest.approx(angle, rel=1e-9, abs=1e-12)
+
+
+def test_accuracy_counts(digits):
+    class Oracle(torch.nn.Module):
+        """Says the true label for the first half, label + 1 for the second."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            found = (digits.images[:40, None] == images[None, :, :]).flatten(2).all(2)
+            index = found.float().argmax(0)
+            label = (digits.labels[index] + (index >= 20)) % 10
+            return torch.nn.functional.one_hot(label, 10).float()
+
+    assert metrics.accuracy(Oracle(), digits.images[:40], digits.labels[:40]) == 0.5
+
+
+def test_accuracy_by_angle_starts_from_the_upright_accuracy(digits):
+    model = CNNClassifier((2, 2, 2))
+    x, y = digits.images[:40], digits.labels[:40]
+    accuracies = metrics.accuracy_by_angle(model, x, y, [0, 90, 360])
+    assert accuracies[0] == accuracies[2] == metrics.accuracy(model, x, y)
+
+
+def test_latent_numbers(digits):
+    model = svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4))
+    images = digits.images[:30]
+    codes = metrics.latent_codes(model, images)
+    assert torch.allclose(codes.norm(dim=1), torch.ones(30), atol=1e-6)
+    assert torch.equal(codes, model.eval().encode(images).loc.detach())
+    drift = metrics.latent_drift(model, images, [0, 90])
+    by_hand = torch.rad2deg(torch.arccos((codes * metrics.latent_codes(model, rotate(images, 90))).sum(1).clamp(-1, 1)))
+    assert drift[0] == 0 and drift[1] == pytest.approx(by_hand.mean().item(), abs=0.05)
+    square = torch.eye(2)
+    assert metrics.typical_angle(square, torch.tensor([3, 5])) == pytest.approx(90)
+
+
+def test_reconstructions_are_images(digits):
+    model = svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4))
+    first, second = (metrics.reconstruct(model, digits.images[:300]) for _ in range(2))
+    assert first.shape == (300, 1, 28, 28) and 0 <= first.min() and first.max() <= 1
+    assert torch.equal(first, second)  # from the mode, not from a sample

@@ -1,0 +1,148 @@
+"""The networks: sizes, shapes, invariance, and numbers that stay finite."""
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from gvae_core import metrics, models
+from gvae_core.models import GRIDS, CNNClassifier, GCNNClassifier, SteerableEncoder, parameter_count, sgvae, svae
+
+SMALL = dict(fields=(2, 2, 4), frequency=3)
+
+
+def small_sgvae(**arguments):
+    return sgvae(**SMALL, invariants=8, decoder_channels=(8, 8, 8), **arguments)
+
+
+def test_table_1_parameter_counts():
+    assert parameter_count(CNNClassifier()) == 42_730
+    gcnn = GCNNClassifier()
+    # convolutions and batch norms of the three blocks: the table's 38k as identified
+    assert parameter_count(gcnn.encoder.blocks[:3]) == 37_904
+    assert parameter_count(gcnn) == 38_454
+
+
+def test_autoencoders_have_about_the_papers_800k():
+    for model in (sgvae(), svae()):
+        assert 0.75e6 < parameter_count(model) < 0.95e6
+
+
+def test_shapes(digits):
+    images = digits.images[:3]
+    assert CNNClassifier()(images).shape == GCNNClassifier(**SMALL)(images).shape == (3, 10)
+    for model, dim in ((small_sgvae(latent_dim=5), 5), (svae(7), 7), (small_sgvae(latent_dim=2, gaussian=True), 2)):
+        reconstruction, posterior, z = model(images)
+        assert reconstruction.shape == images.shape and z.shape == (3, dim)
+        assert posterior.batch_shape == (3,) and posterior.event_shape == (dim,)
+        assert model.canvas(images).shape == model.decode_canvas(z).shape == (3, 1, 32, 32)
+
+
+def test_canvas_and_decode_speak_of_the_same_pixels(digits):
+    model = svae(4).eval()
+    z = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
+    inner = model.decode_canvas(z)[..., 2:30, 2:30]
+    assert torch.allclose(models.standardise(model.decode(z)), inner, atol=1e-5)
+    assert torch.allclose(model.canvas(digits.images[:3])[..., 2:30, 2:30], models.standardise(digits.images[:3]))
+
+
+@pytest.mark.parametrize("size", [28, 29, 32, 33])
+def test_fit_to_grid_keeps_the_centre(digits, size):
+    images = digits.images[:4]
+    fitted = models.fit_to_grid(images, size)
+    assert fitted.shape[-2:] == (size, size)
+    assert torch.allclose(
+        models.fit_to_grid(torch.rot90(images, 1, (2, 3)), size), torch.rot90(fitted, 1, (2, 3)), atol=1e-7
+    )
+
+
+def test_fit_to_grid_refuses_a_smaller_grid():
+    with pytest.raises(ValueError, match="at least 28.*got 27"):
+        models.fit_to_grid(torch.zeros(1, 1, 28, 28), 27)
+
+
+ENCODERS = {
+    **{f"sgvae {grid}": lambda grid=grid: small_sgvae(grid=grid).encoder for grid in GRIDS},
+    "gcnn": lambda: GCNNClassifier(**SMALL).encoder,
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_quarter_turns_are_exact_in_every_layer(digits, name, degrees):
+    errors = metrics.layer_errors(ENCODERS[name]().eval(), digits.images[:8], degrees)
+    assert max(errors) <= 1e-5, errors
+
+
+def test_quarter_turns_are_exact_in_training_mode_and_after_steps(digits):
+    model = GCNNClassifier(**SMALL, dropout=0.0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(3):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(digits.images[:32]), digits.labels[:32]).backward()
+        optimiser.step()
+    assert metrics.equivariance_error(model.eval(), digits.images[:16], 90) <= 1e-5
+
+
+def test_an_off_centre_grid_breaks_quarter_turns_and_shows_it(digits):
+    # (32 + 2 - 4) is divisible by the first stride, (15 + 2 - 4) is not by the third
+    encoder = SteerableEncoder(**SMALL, padding=1, strides=(2, 1, 2), grid_size=32, invariants=8).eval()
+    errors = metrics.layer_errors(encoder, digits.images[:8], 90)
+    assert max(errors[:3]) <= 1e-5 and errors[3] > 0.1
+
+
+def test_a_plain_cnn_fails_where_the_gcnn_passes(digits):
+    images = digits.images[:16]
+    plain = metrics.equivariance_error(CNNClassifier().eval(), images, 90)
+    steerable = metrics.equivariance_error(GCNNClassifier(**SMALL).eval(), images, 90)
+    assert steerable <= 1e-5 < 0.5 < plain
+
+
+@pytest.mark.parametrize("build", [small_sgvae, svae], ids=["sgvae", "svae"])
+@pytest.mark.parametrize("images", ["digits", "zeros", "ones", "huge"])
+def test_concentration_positive_and_everything_finite(digits, build, images):
+    x = {
+        "digits": digits.images[:8],
+        "zeros": torch.zeros(8, 1, 28, 28),
+        "ones": torch.ones(8, 1, 28, 28),
+        "huge": 1e6 * torch.randn(8, 1, 28, 28),
+    }[images]
+    model = build(latent_dim=6)
+    for train in (True, False):
+        model.train(train)
+        model.zero_grad()
+        posterior = model.encode(x)
+        assert posterior.loc.dtype == torch.float32
+        assert (posterior.concentration > 0).all() and posterior.concentration.isfinite().all()
+        assert torch.allclose(posterior.loc.norm(dim=-1), torch.ones(8), atol=1e-5)
+        loss = model.decode_canvas(posterior.rsample()).square().mean() + kl_divergence(posterior, model.prior).mean()
+        loss.backward()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+
+
+def test_fast_layers_give_escnns_numbers(digits, monkeypatch):
+    torch.manual_seed(3)
+    fast = small_sgvae().encoder.eval()
+    monkeypatch.setenv("GVAE_STEERABLE", "escnn")
+    stock = small_sgvae().encoder
+    stock.load_state_dict(fast.train().state_dict())
+    fast, stock = fast.eval()(digits.images[:8]), stock.eval()(digits.images[:8])
+    assert ((fast - stock).norm() / stock.norm()).item() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: CNNClassifier()(torch.zeros(2, 28, 28)), r"\[N, 1, 28, 28\], got \[2, 28, 28\]"),
+        (lambda: small_sgvae().encode(torch.zeros(2, 3, 28, 28)), r"\[N, 1, 28, 28\], got \[2, 3, 28, 28\]"),
+        (lambda: svae(4).encode(torch.zeros(2, 1, 32, 32)), r"\[N, 1, 28, 28\], got \[2, 1, 32, 32\]"),
+        (lambda: svae(4).decode(torch.zeros(2, 5)), r"codes \[N, 4\], got \[2, 5\]"),
+        (lambda: small_sgvae(grid="papper"), "'papper'"),
+        (lambda: small_sgvae(latent_dim=1), "at least 2 .* got 1"),
+        (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), "one stride per block"),
+        (lambda: SteerableEncoder((2,), 0, strides=(1,), grid_size=28, invariants=2), "at least 1, got 0"),
+    ],
+)
+def test_bad_input_says_what_was_expected_and_what_came(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
