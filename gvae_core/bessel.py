@@ -5,7 +5,7 @@ Everything follows from one function of the concentration kappa >= 0 and the ord
     L(kappa) = log[ Gamma(nu + 1) (2 / kappa)^nu I_nu(kappa) ],        L(0) = 0,
 
 the logarithm of 0F1(; nu + 1; kappa^2 / 4) (DLMF 10.39.9). Its derivative is the Bessel ratio
-A = I_{nu+1} / I_nu (DLMF 10.29.4), the mean resultant length of the von Mises-Fisher law on S^{d-1}.
+A = I_{nu+1} / I_nu (DLMF 10.29.4), the law's mean resultant length on S^{d-1}.
 
 Method: Debye's expansion (DLMF 10.41.3), uniform in kappa, at an order lifted to at least
 `LIFTED_ORDER`; then the recurrence (DLMF 10.29.1) down to nu, in quantities that do not cancel. The
@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache, wraps
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,20 +30,15 @@ from torch import Tensor
 LIFTED_ORDER = 16
 DEBYE_TERMS = 14
 
+
 def cached_constant(function: Callable) -> Callable:
     """An lru_cache that `torch.compile` neither traces nor warns about: it keeps the result."""
     cached = lru_cache(maxsize=256)(function)
-
-    @torch.compiler.assume_constant_result
-    @wraps(function)
-    def constant(*args):
-        return cached(*args)
-
-    return constant
+    return torch.compiler.assume_constant_result(lambda *args: cached(*args))
 
 
 def _debye_derivatives() -> list[np.ndarray]:
-    """The polynomials D_k'(p), k = 1 .. DEBYE_TERMS, where sum_k U_k(p)/nu^k = exp sum_k D_k(p)/nu^k.
+    """Polynomials D_k'(p), k = 1 .. DEBYE_TERMS, with sum_k U_k(p)/nu^k = exp sum_k D_k(p)/nu^k.
 
     The recurrence for Debye's U_k (DLMF 10.41.9), differentiated, reads for U = sum_k U_k / nu^k
 
@@ -90,7 +85,7 @@ def _horner(coefficients: Tensor, p: Tensor) -> Tensor:
 
 
 class _Quantities(NamedTuple):
-    """What one pass computes at every kappa; all but `log_mgf` and `kl` are bounded by 1 or kappa."""
+    """What one pass computes at every kappa."""
 
     log_mgf: Tensor  # L
     deficit: Tensor  # kappa - L
@@ -102,6 +97,8 @@ class _Quantities(NamedTuple):
 
 def _quantities(dim: float, kappa: Tensor) -> _Quantities:
     """L, A and relatives at every kappa (float64, detached) for dimension d = dim."""
+    if not dim >= 2:
+        raise ValueError(f"expected a dimension d >= 2, got {dim}")
     order = dim / 2 - 1
     steps = max(0, math.ceil(LIFTED_ORDER - order))
     nu = order + steps
@@ -109,7 +106,7 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
 
     # Debye's expansion at the lifted order nu. With z = kappa / nu, s = sqrt(1 + z^2), p = 1 / s:
     #   L = nu [s - 1 - log((1 + s)/2)] - log(s)/2 + S(p) - S(1);     s - 1 = z^2 / (1 + s).
-    # Gamma(nu + 1) is in there too, as -S(1) (Stirling's series), so nothing is left to cancel at 0.
+    # Gamma(nu + 1) is in there too, as -S(1) (Stirling's series): nothing is left to cancel at 0.
     z = kappa / nu
     zz = z * z
     s = torch.sqrt(1 + zz)
@@ -118,7 +115,7 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
     rise = zz / (1 + s)
     rest = -nu * torch.log1p(rise / 2) - torch.log1p(zz) / 4 - rise * p * q
     log_mgf = nu * rise + rest
-    deficit = kappa * (1 + z / (1 + s)) / (s + z) - rest  # s - 1 - z = -(1 + z/(1 + s)) z / (s + z)
+    deficit = kappa * (1 + z / (1 + s)) / (s + z) - rest  # z + 1 - s = z (1 + z/(1 + s)) / (s + z)
     ratio = z * (1 / (1 + s) - p * p * g / nu)
     slope = p * p / nu * (1 / (1 + p) + ((1 - 2 * p * p) * g + p * (1 - p * p) * dg) / nu)
     # beta = kappa (1 - A) - (nu + 1/2), which vanishes as kappa grows.
@@ -149,7 +146,7 @@ def _quantities(dim: float, kappa: Tensor) -> _Quantities:
 
 
 class _WithDerivative(torch.autograd.Function):
-    """(x, f(x), f'(x)) -> f(x) in the dtype of x; f' may carry a graph. None: f' is not offered."""
+    """(x, f(x), f'(x)) -> f(x) in the dtype of x; f' may carry a graph, None forbids it."""
 
     generate_vmap_rule = True
 
@@ -179,28 +176,21 @@ def with_derivative(x: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
     return _WithDerivative.apply(x, value, derivative)
 
 
-def _check_dim(dim: float) -> None:
-    if not dim >= 2:
-        raise ValueError(f"expected a dimension d >= 2, got {dim}")
-
-
 def bessel_ratio(dim: float, kappa: Tensor) -> Tensor:
     """A_d(kappa) = I_{d/2}(kappa) / I_{d/2-1}(kappa), the mean resultant length.
 
-    `dim`: d >= 2, else ValueError; `kappa`: any shape, >= 0. Differentiable once, by
-    A' = 1 - A^2 - (d - 1) A / kappa, computed without that cancellation.
+    `dim`: d >= 2, else ValueError; `kappa`: any shape, >= 0, not checked. Differentiable once,
+    by A' = 1 - A^2 - (d - 1) A / kappa, computed without that cancellation.
 
     >>> bessel_ratio(3, torch.tensor(2.0))  # coth(2) - 1/2
     tensor(0.5373)
     """
-    _check_dim(dim)
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.ratio, at.slope)
 
 
 def ratio_complement(dim: float, kappa: Tensor) -> Tensor:
     """1 - A_d(kappa) to full relative accuracy; as `bessel_ratio`."""
-    _check_dim(dim)
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.complement, -at.slope)
 
@@ -225,7 +215,6 @@ def log_mgf_deficit(dim: float, kappa: Tensor) -> Tensor:
 
     Arguments as for `bessel_ratio`; differentiable twice, with derivative 1 - A.
     """
-    _check_dim(dim)
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.deficit, with_derivative(kappa, at.complement, -at.slope))
 
@@ -235,6 +224,5 @@ def kl_to_uniform(dim: float, kappa: Tensor) -> Tensor:
 
     Arguments as for `bessel_ratio`; differentiable once, with derivative kappa A'.
     """
-    _check_dim(dim)
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.kl, kappa.detach() * at.slope)

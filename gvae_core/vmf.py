@@ -1,16 +1,16 @@
 """The von Mises-Fisher and the uniform law on the unit sphere S^{d-1} in R^d.
 
-    q(z | mu, kappa) = exp(kappa mu^T z - L(kappa)) / |S^{d-1}|,       z, mu in S^{d-1}, kappa >= 0,
+    q(z | mu, kappa) = exp(kappa mu^T z - L(kappa)) / |S^{d-1}|,     z, mu in S^{d-1}, kappa >= 0,
 
-with L of `gvae_core.bessel` (Mardia and Jupp, Directional Statistics, 2000, section 9.3.2; equation 1
-of the S-VAE paper, Davidson et al., 2018, with C_d(kappa) = exp(-L(kappa)) / |S^{d-1}|). kappa = 0 is
-the uniform law, exactly.
+with L of `gvae_core.bessel` (Mardia and Jupp, Directional Statistics, 2000, section 9.3; Davidson
+et al., Hyperspherical variational auto-encoders, 2018). kappa = 0 is the uniform law, exactly.
 
-Sampling is a fixed differentiable map of normal noise, without rejection. The angle theta between z
-and mu is the transport theta = F^{-1}(Phi(eps)) of one normal number, from a table per dimension; the
-direction around mu is that of the tangent part of a normal vector. So gradients are unbiased
-(d theta / d kappa is the implicit one, -(dF/dkappa) / p; Figurnov et al., 2018), and there is no loop,
-no host synchronisation and no singular mean direction.
+Sampling is a fixed differentiable map of normal noise, without rejection. The angle theta between
+z and mu is the transport theta = F^{-1}(Phi(eps)) of one normal number, from a table per dimension;
+the direction around mu is that of the tangent part of a normal vector. So gradients are unbiased
+(d theta / d kappa is the implicit one, -(dF/dkappa) / p; Figurnov et al., Implicit
+reparameterization gradients, 2018), and there is no loop, no host synchronisation and no singular
+mean direction. The arithmetic of the angle is float64, which the device must offer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gvae_core.bessel import (
 
 
 class _UnitSphere(constraints.Constraint):
-    """Vectors of unit Euclidean length, to 1e-5 (float32 rounding of a long vector is well within)."""
+    """Vectors of unit Euclidean length, to 1e-5."""
 
     event_dim = 1
     tolerance = 1e-5
@@ -63,9 +63,9 @@ KAPPA_CELLS, EPS_CELLS, EPS_MAX = 128, 144, 9.0
 def _scaled_angles(dim: int, kappa: np.ndarray, eps: np.ndarray) -> np.ndarray:
     """r = theta sqrt(kappa + d/2) at F(theta; kappa) = Phi(eps), [len(kappa), len(eps)].
 
-    The density of r is proportional to sin(theta)^{d-2} exp(-2 kappa sin(theta/2)^2). Gauss-Legendre
-    panels give F from the left and 1 - F from the right, so both tails keep their relative accuracy;
-    Newton's method on F^{1/(d-1)}, which is linear in r where the density vanishes, inverts them.
+    r has a density proportional to sin(theta)^{d-2} exp(-2 kappa sin(theta/2)^2). Gauss-Legendre
+    panels give F from the left and 1 - F from the right, so both tails keep their digits; Newton's
+    method on F^{1/(d-1)}, which is linear in r where the density vanishes, inverts them.
     """
     panels, reach, power = 256, 20.0, 1 / (dim - 1)
     nodes, weights = roots_legendre(8)
@@ -75,19 +75,18 @@ def _scaled_angles(dim: int, kappa: np.ndarray, eps: np.ndarray) -> np.ndarray:
     root = np.maximum(dim - 2 + np.hypot(dim - 2, 2 * kappa), np.finfo(float).tiny)
     mode = scale * np.arctan2(np.sqrt(2 * (dim - 2) / root), 2 * kappa / root)
 
-    def log_density(r: np.ndarray, scale: np.ndarray, kappa: np.ndarray) -> np.ndarray:
+    def log_density(r: np.ndarray) -> np.ndarray:
         theta = r / scale
-        power_of_sine = (dim - 2) * np.log(scale * np.sin(theta)) if dim > 2 else 0.0
-        return power_of_sine - 2 * kappa * np.sin(theta / 2) ** 2
+        sine = (dim - 2) * np.log(scale * np.sin(theta)) if dim > 2 else 0.0
+        return sine - 2 * kappa * np.sin(theta / 2) ** 2
 
-    peak = log_density(mode, scale, kappa)
+    peak = log_density(mode)
 
     def integral(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         half = (b - a)[..., None] / 2
         r = a[..., None] + half * (1 + nodes)
-        return half[..., 0] * (
-            np.exp(log_density(r, scale[..., None], kappa[..., None]) - peak[..., None]) @ weights
-        )
+        density = np.exp(log_density(r.reshape(len(r), -1)) - peak).reshape(r.shape)
+        return half[..., 0] * (density @ weights)
 
     low, high = np.maximum(0, mode - reach), np.minimum(np.pi * scale, mode + reach)
     edges = low + (high - low) * np.linspace(0, 1, panels + 1)
@@ -99,15 +98,12 @@ def _scaled_angles(dim: int, kappa: np.ndarray, eps: np.ndarray) -> np.ndarray:
         cdf = np.cumsum(np.pad(mass[:, ::side], ((0, 0), (1, 0))), axis=1) / total
         target = ndtr(-np.abs(noise))
         r = np.stack([np.interp(target**power, f**power, e) for f, e in zip(cdf, edge)])
-        panel = np.stack([np.searchsorted(f, target, side="right") - 1 for f in cdf])
-        panel = panel.clip(0, panels - 1)
-        start, base, stop = (
-            np.take_along_axis(*pair, axis=1)
-            for pair in ((edge, panel), (cdf, panel), (edge, panel + 1))
-        )
+        panel = np.stack([np.searchsorted(f[1:-1], target, side="right") for f in cdf])
+        base = np.take_along_axis(cdf, panel, axis=1)
+        start, stop = (np.take_along_axis(edge, panel + k, axis=1) for k in (0, 1))
         for _ in range(8):
             f = base + side * integral(start, r) / total
-            density = np.exp(log_density(r, scale, kappa) - peak) / total
+            density = np.exp(log_density(r) - peak) / total
             r = r - side * (f - f ** (1 - power) * target**power) / (power * density)
             r = np.clip(r, np.minimum(start, stop), np.maximum(start, stop))
         quantiles.append(r)
@@ -118,9 +114,9 @@ def _scaled_angles(dim: int, kappa: np.ndarray, eps: np.ndarray) -> np.ndarray:
 def _transport_table(dim: int, device: torch.device) -> Tensor:
     """Bicubic spline of r(u, eps): coefficients [cells, 4 (eps) * 4 (u)].
 
-    Powers run from the third to the zeroth. Built once per dimension in about 0.1 s with numpy alone:
-    it neither reads nor moves torch's random state and takes no lock, so threads and forked workers
-    may meet here (at worst both build the same table).
+    Powers run from the third to the zeroth. Built once per dimension in about 0.1 s by numpy alone:
+    it leaves torch's random state alone and takes no lock, so threads and forked workers may meet
+    here (at worst both build the same table).
     """
     ghosts = 8  # knots at kappa < 0 (the reflected law), so that no spline ends at kappa = 0
     u = np.arange(-ghosts, KAPPA_CELLS + 1) / KAPPA_CELLS
@@ -170,7 +166,7 @@ def _tangent(loc: Tensor, shape: torch.Size) -> Tensor:
         noise = torch.randn(*shape, loc.shape[-1], dtype=loc.dtype, device=loc.device)
         noise = noise - (noise * still).sum(-1, keepdim=True) * still
         tangent = noise / torch.linalg.vector_norm(noise, dim=-1, keepdim=True)
-    # The rotation from `still` to `loc`, to second order: its value projects once more, and the sample
+    # The rotation from `still` to `loc`, to second order. Its value projects once more; the sample
     # turns rigidly with mu, free of the 1/|noise| that differentiating the projection would add.
     along = (tangent * loc).sum(-1, keepdim=True) / 2
     return tangent - along * (loc + still)
@@ -198,9 +194,9 @@ class VonMisesFisher(Distribution):
     """The von Mises-Fisher law on S^{d-1}: density exp(kappa mu^T z - L(kappa)) / |S^{d-1}|.
 
     `loc`: mean directions mu, [..., d], d >= 2, unit vectors; `concentration`: kappa, [...] or a
-    number, 0 <= kappa < inf. Of their two batch shapes, one must broadcast to the other. Samples and
-    results have the parameters' dtype, float32 at least: half precision is promoted. Anything else is
-    a ValueError; `validate_args=False` skips the checks that read values.
+    number, 0 <= kappa < inf. Of their two batch shapes, one must broadcast to the other. Results
+    have the parameters' dtype, float32 at least: half precision is promoted. Anything else is a
+    ValueError; `validate_args=False` skips the checks that read values, and so wait for the device.
 
     >>> law = VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), 10.0)
     >>> law.rsample((5,)).shape, law.mean
@@ -280,7 +276,7 @@ class VonMisesFisher(Distribution):
         return deficit - self.concentration * distance - log_sphere_area(self.event_shape[0])
 
     def log_prob_cosine(self, w: Tensor) -> Tensor:
-        """log density of w = mu^T z on [-1, 1], [...] (Mardia and Jupp, equation 9.3.12):
+        """log p(w) of w = mu^T z on [-1, 1], the marginal density along mu, [...]:
 
         p(w) = exp(kappa w - L(kappa)) (1 - w^2)^{(d-3)/2} / B(1/2, (d-1)/2).
         """
@@ -296,7 +292,7 @@ class VonMisesFisher(Distribution):
 
 
 class HypersphericalUniform(Distribution):
-    """The uniform law on the unit sphere S^{d-1} in R^d; `dim` is d >= 2, the length of a sample."""
+    """The uniform law on the unit sphere S^{d-1} in R^d; `dim` is d >= 2, a sample's length."""
 
     arg_constraints: dict = {}
     support = unit_sphere
@@ -321,11 +317,6 @@ class HypersphericalUniform(Distribution):
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
-
-    @property
-    def mean(self) -> Tensor:
-        """The zero vector, [..., d]."""
-        return self._like.new_zeros(self.batch_shape + self.event_shape)
 
     def rsample(self, sample_shape=torch.Size()) -> Tensor:
         """Samples [*sample_shape, ..., d]: normalised normal vectors."""
@@ -363,9 +354,10 @@ def _kl_vmf_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
 
 @register_kl(VonMisesFisher, VonMisesFisher)
 def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
-    """L_q - L_p - A_p (kappa_q - kappa_p) + kappa_q A_p |mu_p - mu_q|^2 / 2, L = kappa - deficit."""
+    """L_q - L_p - A_p (kappa_q - kappa_p) + kappa_q A_p |mu_p - mu_q|^2 / 2."""
     dim = _same_sphere(p, q)
     kp, kq = p.concentration.double(), q.concentration.double()
     turn = ((p.loc - q.loc) ** 2).sum(-1) / 2
-    bregman = (kq - kp) * ratio_complement(dim, kp) - log_mgf_deficit(dim, kq) + log_mgf_deficit(dim, kp)
-    return (bregman + kq * bessel_ratio(dim, kp) * turn).to(turn.dtype)
+    bregman = (kq - kp) * ratio_complement(dim, kp) + log_mgf_deficit(dim, kp)
+    kl = bregman - log_mgf_deficit(dim, kq) + kq * bessel_ratio(dim, kp) * turn
+    return kl.to(turn.dtype)
