@@ -8,6 +8,8 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
+from .native import pack
+
 
 class Affine(NamedTuple):
     """A batch norm that waits to be applied: (x - mean) * scale + shift.
@@ -61,6 +63,12 @@ class Features(GeometricTensor):
         n, height, width = self.raw.shape[:3]
         unpacked = self.raw[..., :fields].permute(0, 4, 3, 1, 2)
         return unpacked.reshape(n, self.type.size, height, width)
+
+    def packed_with_keep(self) -> tuple[Tensor, Tensor | None]:
+        """For the compiled convolution: packed values, and the dropout that is still to be applied."""
+        x = self if self.affine is None else Features(self.tensor, self.type)
+        raw = x.raw if x.packed else pack(x.raw, len(self.type))
+        return raw, None if x.keep is None else x.keep.contiguous()
 
     @property
     def tensor(self) -> Tensor:
