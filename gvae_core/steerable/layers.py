@@ -50,7 +50,7 @@ class _Fast:
 
 def _state(tensor: Tensor) -> tuple:
     """Changes whenever the tensor is replaced or written to in place."""
-    return tensor.data_ptr(), tensor.device, tensor.dtype, tensor._version
+    return tensor.data_ptr(), tensor.device, tensor.dtype, None if tensor.is_inference() else tensor._version
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
@@ -70,6 +70,11 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._prepared_for = _state(self._sampled_basis)
         self._constants: tuple[tuple, tuple] | None = None
         self._expanded: tuple[tuple, Tensor] | None = None
+
+    def train(self, mode: bool = True) -> FastR2Conv:
+        # escnn expands the dense filter for eval mode; it stays in the state dict, but nothing differentiates it
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.steerable_path == "escnn"):
+            return super().train(mode)
 
     @property
     def _sampled_basis(self) -> Tensor:
@@ -260,15 +265,19 @@ FAST: dict[type, type] = {
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer of a model: is it fast, on which path, or why not."""
+    """One layer of a model: the path it takes ("native", "torch" or "escnn") and why."""
 
     name: str
     kind: str
-    fast: bool
+    path: str
     note: str
 
+    @property
+    def fast(self) -> bool:
+        return self.path != "escnn"
+
     def __str__(self) -> str:
-        return f"{self.name or '(root)'}: {self.kind}: {'fast' if self.fast else 'escnn'}, {self.note}"
+        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (f", {self.note}" if self.note else "")
 
 
 def default_path() -> str:
@@ -304,7 +313,7 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     >>> gspace = gspaces.rot2dOnR2(8)
     >>> fields = nn.FieldType(gspace, 4 * [gspace.regular_repr])
     >>> layer = accelerate(nn.R2Conv(fields, fields, kernel_size=3))
-    >>> print(report(layer)[0].fast)
+    >>> report(layer)[0].fast
     True
     """
     path = default_path() if path is None else path
@@ -325,20 +334,32 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
 
 
 def report(module: nn.Module) -> list[LayerReport]:
-    """For every layer of escnn inside a module: is it fast, on which path, and why not."""
+    """For every layer of escnn inside a module: which path it takes (float32 on a CPU), and why."""
     rows = []
     for name, layer in module.named_modules():
         if not isinstance(layer, enn.EquivariantModule) or isinstance(layer, enn.SequentialModule):
             continue
-        fast = isinstance(layer, _Fast) and layer.steerable_path != "escnn"
-        kind = type(layer).__name__.removeprefix("Fast")
-        if isinstance(layer, _Fast):
-            note = f"{layer.steerable_path} path"
-            if fast and isinstance(layer, FastR2Conv):
+        path, notes = "escnn", []
+        if not isinstance(layer, _Fast):
+            notes.append(layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer"))
+        elif layer.steerable_path == "escnn":
+            notes.append("asked for")
+        else:
+            path = layer.steerable_path
+            if path == "native" and layer._native_refusal:
+                path = "torch"
+                notes.append(f"no compiled version: {layer._native_refusal}")
+            elif path == "native" and native.load() is None:
+                path = "torch"
+                notes.append("the compiled kernels are not available")
+            if isinstance(layer, FastR2Conv):
                 f = layer._factors
                 dense = f.components_in * f.components_out * layer.kernel_size**2
-                note += f", {len(f.filters)} maps, {f.multiplications} of {dense} multiply-adds per pair of fields"
-        else:
-            note = layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer")
-        rows.append(LayerReport(name, kind, fast, note))
+                notes.append(f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields")
+        rows.append(LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
     return rows
+
+
+def path_in_use(module: nn.Module) -> str:
+    """The paths a module's escnn layers take, for the record of a result: "native", "escnn+torch", ..."""
+    return "+".join(sorted({row.path for row in report(module)}))
