@@ -166,8 +166,8 @@ def test_other_orders_of_layers(path):
     fields = act.in_type
     layers = [
         enn.FieldDropout(fields, 0.3), enn.IIDBatchNorm2d(fields), enn.FieldDropout(fields, 0.2), act,
-        enn.R2Conv(fields, fields, 3, padding=1), enn.FieldDropout(fields, 0.3), enn.PointwiseAvgPool2D(fields, 2),
-        enn.NormNonLinearity(fields), enn.IIDBatchNorm2d(fields), enn.IIDBatchNorm2d(fields),
+        enn.R2Conv(fields, fields, 3, padding=1), enn.NormNonLinearity(fields), enn.FieldDropout(fields, 0.3),
+        enn.PointwiseAvgPool2D(fields, 2), enn.IIDBatchNorm2d(fields), enn.IIDBatchNorm2d(fields),
         enn.FieldDropout(fields, 0.3), enn.FieldDropout(fields, 0.3), enn.R2Conv(fields, fields, 3),
         enn.FieldDropout(fields, 0.3, inplace=True),
     ]  # fmt: skip

@@ -26,7 +26,7 @@ namespace {
 constexpr int LANES = 16;  // fields are padded to this, whatever the width of a register
 
 #if defined(__AVX512F__)
-constexpr int WIDTH = 16, ROWS = 12, GROUP = 4;  // floats per register, rows of a product tile, vectors per filter pass
+constexpr int WIDTH = 16, ROWS = 8, GROUP = 4;  // floats per register, rows of a product tile, vectors per filter pass
 #elif defined(__AVX2__)
 constexpr int WIDTH = 8, ROWS = 6, GROUP = 2;
 #elif defined(__aarch64__)
@@ -37,11 +37,10 @@ constexpr int WIDTH = 4, ROWS = 6, GROUP = 2;
 constexpr int PANEL = 2 * WIDTH;  // columns of a product tile
 constexpr int FILTERS = 5;        // filters in registers at a time
 constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
-constexpr long TILE_FLOATS = 128 * 1024;  // filtered maps that stay in the second-level cache: 512 KiB
+constexpr long TILE_FLOATS = 192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH)));
-typedef float Fields __attribute__((vector_size(4 * LANES)));
-typedef int32_t FieldsInt __attribute__((vector_size(4 * LANES)));
+typedef int32_t VecInt __attribute__((vector_size(4 * WIDTH)));
 
 template <class V> inline V load(const float* p) {  // of any alignment
     V v;
@@ -52,11 +51,11 @@ template <class V> inline void store(float* p, V v) { std::memcpy(p, &v, sizeof 
 template <class V> inline V all(float x) { return x - V{}; }
 
 // v in its first n lanes, 0 in the padding, whatever was read there
-inline Fields first_lanes(Fields v, long n) {
-    float lanes[LANES];
+inline Vec first_lanes(Vec v, long n) {
+    float lanes[WIDTH];
     store(lanes, v);
-    for (long i = n; i < LANES; ++i) lanes[i] = 0.f;
-    return load<Fields>(lanes);
+    for (long i = std::max(n, 0L); i < WIDTH; ++i) lanes[i] = 0.f;
+    return load<Vec>(lanes);
 }
 
 inline long round_up(long n, long to) { return (n + to - 1) / to * to; }
@@ -154,7 +153,8 @@ struct Layout {
     long channels, channels_out, used, sources, padded_fields_out;
     long padded_height, padded_width, pixels;
     std::vector<long> column, matrix, panels, panels_back;  // per block: offset in a row of maps, in the matrices
-    long row, matrices, panel_floats, panel_back_floats, tile_pixels;
+    long row, matrices, panel_floats, panel_back_floats, image_floats;
+    long group, tile_pixels;  // images that go through together, and how many of their pixels at a time
 
     explicit Layout(const Convolution& c) : c(c) {
         padded_fields_out = round_up(c.fields_out, LANES);
@@ -176,9 +176,11 @@ struct Layout {
             panel_floats += depth(b) * round_up(columns(b), PANEL);
             panel_back_floats += columns(b) * round_up(depth(b), PANEL);
         }
-        tile_pixels = std::min(pixels, std::max<long>(ROWS, TILE_FLOATS / (row + 1) / ROWS * ROWS));
-        const long tiles = (pixels + tile_pixels - 1) / tile_pixels;
-        tile_pixels = (pixels + tiles - 1) / tiles;
+        image_floats = padded_height * padded_width * channels;
+        const long most = std::max<long>(ROWS, TILE_FLOATS / (row + 1));
+        group = std::max<long>(1, std::min<long>(most / pixels, c.images / c.threads));
+        const long tiles = (group * pixels + most - 1) / most;
+        tile_pixels = (group * pixels + tiles - 1) / tiles;
     }
     const int32_t* block(long b) const { return c.block + 4 * b; }
     long start(long b) const { return block(b)[0] * padded_fields_out; }
@@ -228,7 +230,7 @@ void pad_image(const Layout& l, const float* x, const float* keep, float* padded
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
     std::memset(padded, 0, l.padded_height * l.padded_width * l.channels * sizeof(float));
-    float factor[LANES];
+    float factor[WIDTH];
     for (long y = 0; y < c.height; ++y)
         for (long xx = 0; xx < c.width; ++xx) {
             const long p = y * c.width + xx;
@@ -238,11 +240,11 @@ void pad_image(const Layout& l, const float* x, const float* keep, float* padded
                 std::memcpy(to, from, l.channels * sizeof(float));
                 continue;
             }
-            for (long f = 0; f < lanes; f += LANES) {
-                for (long i = 0; i < LANES; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
-                const Fields k = load<Fields>(factor);
+            for (long f = 0; f < lanes; f += WIDTH) {
+                for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
+                const Vec k = load<Vec>(factor);
                 for (long d = 0; d < c.components; ++d)
-                    store(to + d * lanes + f, load<Fields>(from + d * lanes + f) * k);
+                    store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
             }
         }
 }
@@ -251,7 +253,7 @@ void pad_image(const Layout& l, const float* x, const float* keep, float* padded
 void crop_image(const Layout& l, const float* padded, const float* keep, float* x) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
-    float factor[LANES];
+    float factor[WIDTH];
     for (long y = 0; y < c.height; ++y)
         for (long xx = 0; xx < c.width; ++xx) {
             const long p = y * c.width + xx;
@@ -261,11 +263,11 @@ void crop_image(const Layout& l, const float* padded, const float* keep, float* 
                 std::memcpy(to, from, l.channels * sizeof(float));
                 continue;
             }
-            for (long f = 0; f < lanes; f += LANES) {
-                for (long i = 0; i < LANES; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
-                const Fields k = load<Fields>(factor);
+            for (long f = 0; f < lanes; f += WIDTH) {
+                for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
+                const Vec k = load<Vec>(factor);
                 for (long d = 0; d < c.components; ++d)
-                    store(to + d * lanes + f, load<Fields>(from + d * lanes + f) * k);
+                    store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
             }
         }
 }
@@ -329,10 +331,27 @@ template <int F = FILTERS> inline void spread_some(int n, const Layout& l, float
     }
 }
 
+// Where the window of a pixel of a group of images begins.
 inline long window_offset(const Layout& l, long pixel) {
-    const long y = pixel / l.c.width_out, x = pixel % l.c.width_out;
-    return (y * l.padded_width + x) * l.c.stride * l.channels +
+    const long image = pixel / l.pixels, y = pixel % l.pixels / l.c.width_out, x = pixel % l.c.width_out;
+    return image * l.image_floats + (y * l.padded_width + x) * l.c.stride * l.channels +
            l.c.first_component * round_up(l.c.fields, LANES);
+}
+
+// to[field] = sum over terms of value * from[source][field]; the padding of the last vector is written too
+inline void combine(long begin, long end, const int32_t* source, const float* value, const float* from, long lanes,
+                    float* to) {
+    if (end - begin == 2) {  // nearly always
+        const float *a = from + source[begin] * lanes, *b = from + source[begin + 1] * lanes;
+        const Vec u = all<Vec>(value[begin]), v = all<Vec>(value[begin + 1]);
+        for (long f = 0; f < lanes; f += WIDTH) store(to + f, u * load<Vec>(a + f) + v * load<Vec>(b + f));
+        return;
+    }
+    for (long f = 0; f < lanes; f += WIDTH) {
+        Vec sum{};
+        for (long t = begin; t < end; ++t) sum += value[t] * load<Vec>(from + source[t] * lanes + f);
+        store(to + f, sum);
+    }
 }
 
 // All maps of one pixel into row[l.row + LANES], the maps of a block side by side, fields unpadded.
@@ -344,12 +363,7 @@ void take_maps(const Layout& l, const float* window, float* z, float* row) {
     for (long b = 0; b < c.blocks; ++b) {
         float* to = row + l.column[b];
         for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields)
-            for (long f = 0; f < lanes; f += LANES) {  // the last vector's padding is overwritten by the next map
-                Fields sum{};
-                for (long t = c.term_begin[m]; t < c.term_begin[m + 1]; ++t)
-                    sum += c.term_value[t] * load<Fields>(z + c.term_source[t] * lanes + f);
-                store(to + f, sum);
-            }
+            combine(c.term_begin[m], c.term_begin[m + 1], c.term_source, c.term_value, z, lanes, to);
     }
 }
 
@@ -358,11 +372,11 @@ void spread_maps(const Layout& l, const float* row, float* z, const long* map_co
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES), sources = c.filters * (c.end_component - c.first_component);
     for (long s = 0; s < sources; ++s)
-        for (long f = 0; f < lanes; f += LANES) {
-            Fields sum{};
+        for (long f = 0; f < lanes; f += WIDTH) {
+            Vec sum{};
             for (long t = c.back_begin[s]; t < c.back_begin[s + 1]; ++t)
-                sum += c.back_value[t] * load<Fields>(row + map_column[c.back_map[t]] + f);
-            store(z + s * lanes + f, f + LANES > c.fields ? first_lanes(sum, c.fields - f) : sum);
+                sum += c.back_value[t] * load<Vec>(row + map_column[c.back_map[t]] + f);
+            store(z + s * lanes + f, f + WIDTH > c.fields ? first_lanes(sum, c.fields - f) : sum);
         }
     for (long f = 0; f < c.filters; f += FILTERS)
         spread_some(std::min<long>(FILTERS, c.filters - f), l, window, c.bank + f, z + f * l.used);
@@ -376,8 +390,8 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
                                   const float* mixing, const float* bias, float* y) {
     const Convolution& c = *convolution;
     const Layout l(c);
-    const long threads = std::min<long>(c.threads, c.images);
-    const long padded = l.direct(keep) ? 0 : l.padded_height * l.padded_width * l.channels;
+    const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
+    const long padded = l.direct(keep) ? 0 : l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
     const long share = round_up(padded + maps + l.sources, LANES);
     Buffer panels = floats(l.panel_floats), scratch = floats(threads * share);
@@ -390,15 +404,18 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
     parallel(threads, [&](long t) {
         float* image = scratch.get() + t * share;
         float *tile_maps = image + padded, *z = tile_maps + maps;
-        for (long n; (n = next++) < c.images;) {
-            const float* from = x + n * c.height * c.width * l.channels;
+        for (long n; (n = next.fetch_add(l.group)) < c.images;) {
+            const long images = std::min(l.group, c.images - n), pixels = images * l.pixels;
+            const float* from = x + n * area * l.channels;
             if (padded) {
-                pad_image(l, from, keep ? keep + n * c.fields * c.height * c.width : nullptr, image);
+                for (long i = 0; i < images; ++i)
+                    pad_image(l, from + i * area * l.channels, keep ? keep + (n + i) * c.fields * area : nullptr,
+                              image + i * l.image_floats);
                 from = image;
             }
             float* to = y + n * l.pixels * l.channels_out;
-            for (long first = 0; first < l.pixels; first += l.tile_pixels) {
-                const long count = std::min(l.tile_pixels, l.pixels - first);
+            for (long first = 0; first < pixels; first += l.tile_pixels) {
+                const long count = std::min(l.tile_pixels, pixels - first);
                 for (long p = 0; p < count; ++p)
                     take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
                 float* out = to + first * l.channels_out;
@@ -424,8 +441,8 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                                            const float* mixing, const float* grad, float* grad_x, float* grad_mixing) {
     const Convolution& c = *convolution;
     const Layout l(c);
-    const long threads = std::min<long>(c.threads, c.images);
-    const long padded = l.padded_height * l.padded_width * l.channels;
+    const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
+    const long padded = l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
     const long share = round_up(2 * padded + maps + l.sources, LANES);
     Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share), sums = floats(threads * l.matrices);
@@ -439,17 +456,20 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
         float *grad_image = image + padded, *tile_maps = grad_image + padded, *z = tile_maps + maps;
         float* sum = sums.get() + t * l.matrices;
         std::memset(sum, 0, l.matrices * sizeof(float));
-        for (long n = t * c.images / threads; n < (t + 1) * c.images / threads; ++n) {
-            const float* from = x + n * c.height * c.width * l.channels;
-            const float* kept = keep ? keep + n * c.fields * c.height * c.width : nullptr;
+        const long last = (t + 1) * c.images / threads;
+        for (long n = t * c.images / threads; n < last; n += l.group) {
+            const long images = std::min(l.group, last - n), pixels = images * l.pixels;
+            const float *from = x + n * area * l.channels, *kept = keep ? keep + n * c.fields * area : nullptr;
             if (grad_mixing && !l.direct(keep)) {
-                pad_image(l, from, kept, image);
+                for (long i = 0; i < images; ++i)
+                    pad_image(l, from + i * area * l.channels, kept ? kept + i * c.fields * area : nullptr,
+                              image + i * l.image_floats);
                 from = image;
             }
             if (grad_x) std::memset(grad_image, 0, padded * sizeof(float));
             const float* grad_y = grad + n * l.pixels * l.channels_out;
-            for (long first = 0; first < l.pixels; first += l.tile_pixels) {
-                const long count = std::min(l.tile_pixels, l.pixels - first);
+            for (long first = 0; first < pixels; first += l.tile_pixels) {
+                const long count = std::min(l.tile_pixels, pixels - first);
                 const float* out = grad_y + first * l.channels_out;
                 if (grad_mixing) {
                     for (long p = 0; p < count; ++p)
@@ -468,7 +488,9 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                                     grad_image + window_offset(l, first + p));
                 }
             }
-            if (grad_x) crop_image(l, grad_image, kept, grad_x + n * c.height * c.width * l.channels);
+            for (long i = 0; grad_x && i < images; ++i)
+                crop_image(l, grad_image + i * l.image_floats, kept ? kept + i * c.fields * area : nullptr,
+                           grad_x + (n + i) * area * l.channels);
         }
     });
     if (grad_mixing)
@@ -495,13 +517,13 @@ extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t chan
     std::atomic<long> next{0};
     parallel(std::min(threads, images), [&](long) {
         for (long n; (n = next++) < images;)
-            for (long c = 0; c < channels; c += LANES) {
+            for (long c = 0; c < channels; c += WIDTH) {
                 const float* from = x + n * pixels * channels + c;
-                Fields sum{}, squares{};
-                for (long p = 0; p < pixels; ++p) sum += load<Fields>(from + p * channels);
-                const Fields mean = sum / float(pixels);
+                Vec sum{}, squares{};
+                for (long p = 0; p < pixels; ++p) sum += load<Vec>(from + p * channels);
+                const Vec mean = sum / float(pixels);
                 for (long p = 0; p < pixels; ++p) {
-                    const Fields d = load<Fields>(from + p * channels) - mean;
+                    const Vec d = load<Vec>(from + p * channels) - mean;
                     squares += d * d;
                 }
                 store(out + 2 * n * channels + c, mean);
@@ -525,45 +547,45 @@ extern "C" struct Activation {
 namespace {
 
 // exp of x <= 0, to one unit in the last place: 2^n * p(r), after Cephes' expf
-inline Fields exponential(Fields x) {
-    const Fields low = all<Fields>(-87.f);
+inline Vec exponential(Vec x) {
+    const Vec low = all<Vec>(-87.f);
     x = x < low ? low : x;
-    const Fields n = __builtin_convertvector(
-        __builtin_convertvector(x * 1.44269504088896341f - 0.5f, FieldsInt), Fields);  // truncation rounds, as x <= 0
-    const Fields r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Fields p = all<Fields>(1.9875691500e-4f);
+    const Vec n = __builtin_convertvector(
+        __builtin_convertvector(x * 1.44269504088896341f - 0.5f, VecInt), Vec);  // truncation rounds, as x <= 0
+    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vec p = all<Vec>(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.f;
-    const FieldsInt power = (__builtin_convertvector(n, FieldsInt) + 127) << 23;
-    Fields two_n;
+    const VecInt power = (__builtin_convertvector(n, VecInt) + 127) << 23;
+    Vec two_n;
     std::memcpy(&two_n, &power, sizeof two_n);
     return p * two_n;
 }
 
-inline Fields activate(Fields x, bool relu) {
-    const Fields zero{};
+inline Vec activate(Vec x, bool relu) {
+    const Vec zero{};
     if (relu) return x > zero ? x : zero;
-    const Fields negative = exponential(x < zero ? x : zero) - 1.f;
+    const Vec negative = exponential(x < zero ? x : zero) - 1.f;
     return x > zero ? x : negative;
 }
 
-inline Fields activate_slope(Fields x, bool relu) {
-    const Fields zero{}, one = all<Fields>(1.f);
+inline Vec activate_slope(Vec x, bool relu) {
+    const Vec zero{}, one = all<Vec>(1.f);
     if (relu) return x > zero ? one : zero;
-    const Fields negative = exponential(x < zero ? x : zero);
+    const Vec negative = exponential(x < zero ? x : zero);
     return x > zero ? one : negative;
 }
 
 // out[i] = sum_j matrix[i][j] * in[j], the matrix in groups of 4 rows; rows beyond `rows` are not stored
-inline void transform(const float* matrix, long rows, long columns, const Fields* in, Fields* out) {
+inline void transform(const float* matrix, long rows, long columns, const Vec* in, Vec* out) {
     for (long i = 0; i < rows; i += 4) {
-        Fields a{}, b{}, c{}, d{};
+        Vec a{}, b{}, c{}, d{};
         for (long j = 0; j < columns; ++j, matrix += 4) {
-            const Fields x = in[j];
+            const Vec x = in[j];
             a += matrix[0] * x;
             b += matrix[1] * x;
             c += matrix[2] * x;
@@ -573,11 +595,11 @@ inline void transform(const float* matrix, long rows, long columns, const Fields
     }
 }
 
-inline void normalise(const Activation& a, const float* x, long f, Fields* out) {
+inline void normalise(const Activation& a, const float* x, long f, Vec* out) {
     for (long d = 0; d < a.components; ++d) {
-        const Fields v = load<Fields>(x + d * a.lanes + f);
+        const Vec v = load<Vec>(x + d * a.lanes + f);
         const long at = d * a.lanes + f;
-        out[d] = a.mean ? (v - load<Fields>(a.mean + at)) * load<Fields>(a.scale + f) + load<Fields>(a.shift + at) : v;
+        out[d] = a.mean ? (v - load<Vec>(a.mean + at)) * load<Vec>(a.scale + f) + load<Vec>(a.shift + at) : v;
     }
 }
 
@@ -589,10 +611,10 @@ extern "C" int steerable_activate(const Activation* activation, const float* x, 
     const bool relu = a.relu;
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
-        Fields in[MAX_COMPONENTS], samples[MAX_GRID + 4], out[MAX_COMPONENTS + 4];
+        Vec in[MAX_COMPONENTS], samples[MAX_GRID + 4], out[MAX_COMPONENTS + 4];
         for (long n; (n = next++) < a.images;)
             for (long p = n * a.pixels; p < (n + 1) * a.pixels; ++p)
-                for (long f = 0; f < a.lanes; f += LANES) {
+                for (long f = 0; f < a.lanes; f += WIDTH) {
                     normalise(a, x + p * a.components * a.lanes, f, in);
                     transform(a.samples, a.grid, a.components, in, samples);
                     for (long g = 0; g < a.grid; ++g) samples[g] = activate(samples[g], relu);
@@ -611,17 +633,17 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
     const bool relu = a.relu;
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
-        Fields in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4], slopes[MAX_GRID + 4];
+        Vec in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4], slopes[MAX_GRID + 4];
         for (long n; (n = next++) < a.images;)
-            for (long f = 0; f < a.lanes; f += LANES) {
-                Fields scale_sum{}, shift_sum[MAX_COMPONENTS] = {};
-                const Fields scale = a.mean ? load<Fields>(a.scale + f) : all<Fields>(1.f);
+            for (long f = 0; f < a.lanes; f += WIDTH) {
+                Vec scale_sum{}, shift_sum[MAX_COMPONENTS] = {};
+                const Vec scale = a.mean ? load<Vec>(a.scale + f) : all<Vec>(1.f);
                 for (long p = n * a.pixels; p < (n + 1) * a.pixels; ++p) {
                     const float* from = x + p * a.components * a.lanes;
                     normalise(a, from, f, in);
                     transform(a.samples, a.grid, a.components, in, samples);
                     for (long d = 0; d < a.components_out; ++d)
-                        in[d] = load<Fields>(grad + (p * a.components_out + d) * a.lanes + f);
+                        in[d] = load<Vec>(grad + (p * a.components_out + d) * a.lanes + f);
                     transform(a.project_back, a.grid, a.components_out, in, slopes);
                     for (long g = 0; g < a.grid; ++g) slopes[g] *= activate_slope(samples[g], relu);
                     transform(a.samples_back, a.components, a.grid, slopes, back);
@@ -629,8 +651,8 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
                         store(grad_x + (p * a.components + d) * a.lanes + f, back[d] * scale);
                         if (a.mean) {
                             shift_sum[d] += back[d];
-                            scale_sum += back[d] * (load<Fields>(from + d * a.lanes + f) -
-                                                    load<Fields>(a.mean + d * a.lanes + f));
+                            scale_sum += back[d] * (load<Vec>(from + d * a.lanes + f) -
+                                                    load<Vec>(a.mean + d * a.lanes + f));
                         }
                     }
                 }
