@@ -48,7 +48,8 @@ class Factors:
     blocks : where the irreps of the output lie among components, maps and entries
     fields_in, fields_out, components_in, components_out : of the convolution
     residual : the largest absolute error of the factorisation
-    basis_out : [components out, components out] change from irreps to the output's basis, or None
+    basis_in, basis_out : change from irreps to the fields' own basis, or None where they are the same;
+        ``filters`` already act on the input's own basis
     """
 
     filters: np.ndarray
@@ -59,6 +60,7 @@ class Factors:
     components_in: int
     components_out: int
     residual: float
+    basis_in: np.ndarray | None
     basis_out: np.ndarray | None
 
     @property
@@ -79,6 +81,8 @@ def factorise(convolution: R2Conv) -> Factors:
     Conditions: one representation for all input fields and one for all output fields, groups 1,
     dilation 1, zero padding, and a residual of at most 1e-6.
     """
+    if not isinstance(convolution.stride, int):
+        raise ValueError(f"stride={convolution.stride!r} is not one number")
     for name, supported in (("groups", 1), ("dilation", 1), ("padding_mode", "zeros")):
         value = getattr(convolution, name)
         if value != supported:
@@ -90,9 +94,8 @@ def factorise(convolution: R2Conv) -> Factors:
 
     (block_basis,) = convolution.basisexpansion.children()
     sampled = block_basis.sampled_basis.detach().double().cpu().numpy()  # [basis, out, in, taps]
-    change = np.asarray(output_repr.change_of_basis)
-    is_irreps = np.array_equal(change, np.eye(output_repr.size))
-    rows = sampled if is_irreps else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
+    basis_in, basis_out = _change_of_basis(input_repr), _change_of_basis(output_repr)
+    rows = sampled if basis_out is None else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
 
     filters, mixing, blocks, residual, start, first_map = [], [], [], 0.0, 0, 0
     for irrep in output_repr.irreps:
@@ -118,8 +121,14 @@ def factorise(convolution: R2Conv) -> Factors:
         components_in=input_repr.size,
         components_out=output_repr.size,
         residual=residual,
-        basis_out=None if is_irreps else change,
+        basis_in=basis_in,
+        basis_out=basis_out,
     )
+
+
+def _change_of_basis(representation) -> np.ndarray | None:
+    change = np.asarray(representation.change_of_basis)
+    return None if np.array_equal(change, np.eye(len(change))) else change
 
 
 def _independent_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -8,6 +8,8 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
+from .native import pack
+
 
 class Affine(NamedTuple):
     """A batch norm that waits to be applied: (x - mean) * scale + shift.
@@ -42,9 +44,17 @@ class Features(GeometricTensor):
         affine: Affine | None = None,
         keep: Tensor | None = None,
     ):
-        self.raw, self.type, self.packed, self.affine, self.keep = raw, field_type, packed, affine, keep
+        self._raw, self.type, self.packed, self.affine, self.keep = raw, field_type, packed, affine, keep
         self.coords = None
         self._tensor: Tensor | None = None
+        self._version = None if raw.is_inference() else raw._version
+
+    @property
+    def raw(self) -> Tensor:
+        pending = self.affine is not None or self.keep is not None
+        if pending and self._version is not None and self._raw._version != self._version:
+            raise RuntimeError("a layer's input was changed in place while the layer's output waited for its use")
+        return self._raw
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -60,7 +70,13 @@ class Features(GeometricTensor):
         fields = len(self.type)
         n, height, width = self.raw.shape[:3]
         unpacked = self.raw[..., :fields].permute(0, 4, 3, 1, 2)
-        return unpacked.reshape(n, self.type.size, height, width)
+        return unpacked.reshape(n, self.type.size, height, width).contiguous()
+
+    def packed_with_keep(self) -> tuple[Tensor, Tensor | None]:
+        """For the compiled convolution: packed values, and the dropout that is still to be applied."""
+        x = self if self.affine is None else Features(self.tensor, self.type)
+        raw = x.raw if x.packed else pack(x.raw, len(self.type))
+        return raw, None if x.keep is None else x.keep.contiguous()
 
     @property
     def tensor(self) -> Tensor:
@@ -79,7 +95,7 @@ class Features(GeometricTensor):
 
     @tensor.setter
     def tensor(self, values: Tensor) -> None:  # escnn's in-place operators assign it
-        self.raw, self.packed, self.affine, self.keep, self._tensor = values, False, None, None, values
+        self._raw, self.packed, self.affine, self.keep, self._tensor = values, False, None, None, values
 
 
 def as_features(x: GeometricTensor) -> Features:

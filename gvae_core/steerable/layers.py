@@ -12,72 +12,128 @@ from dataclasses import dataclass
 
 import escnn.nn as enn
 import torch
+import torch.nn.functional as F
 from escnn.nn import GeometricTensor
 from torch import Tensor, nn
 
-from . import torch_path
+from . import native, torch_path
 from .factors import Factors, factorise, uniform_representation
 from .features import Affine, Features, as_features
 
-PATHS = ("escnn", "torch")
+PATHS = ("escnn", "torch", "native")
 
 
 class _Fast:
-    """What the fast layers share: which path they take, and constants in the right dtype and device."""
+    """What the fast layers share: the path they take.
 
-    steerable_path: str = "torch"
+    ``steerable_path`` is the path asked for; the compiled kernels additionally need float32 on a
+    CPU outside autocast, and a compiler.
+    """
+
+    steerable_path: str = "native"
+    _native_refusal: str | None = None  # why this layer has no compiled version
 
     def _prepare(self) -> None:
         """Compute what the fast forward needs; ValueError, saying why, where it cannot be fast."""
 
-    def _constants(self, like: Tensor, make: Callable[[], dict[str, Tensor | None]]) -> dict[str, Tensor | None]:
-        """float64 constants, cast once per device and dtype; a plain cache, never in the state dict."""
-        cache = self.__dict__.setdefault("_steerable_constants", {})
-        key = (like.device, like.dtype)
-        if key not in cache:
-            cache[key] = {k: None if v is None else v.to(like.device, like.dtype) for k, v in make().items()}
-        return cache[key]
+    def _takes_native(self, x: Features) -> bool:
+        return (
+            self.steerable_path == "native"
+            and self._native_refusal is None
+            and x.raw.device.type == "cpu"
+            and x.raw.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and native.load() is not None
+        )
 
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "_steerable_constants"}
+
+def _state(tensor: Tensor) -> tuple:
+    """Changes whenever the tensor is replaced or written to in place."""
+    return tensor.data_ptr(), tensor.device, tensor.dtype, None if tensor.is_inference() else tensor._version
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
-    """`escnn.nn.R2Conv` as a few spatial filters and one matrix product per irrep, see `factors`."""
+    """`escnn.nn.R2Conv` as a few spatial filters and one matrix product per irrep, see `factors`.
+
+    In eval mode the expanded weights are kept, and expanded again once they have changed.
+    """
 
     def _prepare(self) -> None:
-        self._factors: Factors = factorise(self)
+        factors = factorise(self)
+        try:
+            plan, self._native_refusal = native.ConvolutionPlan(factors, self.stride, self.padding), None
+        except ValueError as reason:
+            plan, self._native_refusal = None, str(reason)
+        self._factors: Factors = factors
+        self._plan: native.ConvolutionPlan | None = plan
+        self._prepared_for = _state(self._sampled_basis)
+        self._constants: tuple[tuple, tuple] | None = None
+        self._expanded: tuple[tuple, Tensor] | None = None
+
+    def train(self, mode: bool = True) -> FastR2Conv:
+        # escnn expands the dense filter for eval mode; it stays in the state dict, but nothing differentiates it
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.steerable_path == "escnn"):
+            return super().train(mode)
+
+    @property
+    def _sampled_basis(self) -> Tensor:
+        (block,) = self.basisexpansion.children()
+        return block.sampled_basis
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_constants": None, "_expanded": None}
+
+    def _float_constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Filters, mixing and basis_out in the weights' dtype and on their device."""
+        f, key = self._factors, (self.weights.device, self.weights.dtype)
+        constants = self._constants
+        if constants is None or constants[0] != key:
+            arrays = (f.filters, f.mixing, f.basis_out)
+            constants = key, tuple(None if a is None else torch.from_numpy(a).to(*key) for a in arrays)
+            self._constants = constants
+        return constants[1]
+
+    def _mixing(self, expand: Callable[[], Tensor], path: str) -> Tensor:
+        """The expanded weights; kept between calls where nothing can differentiate them."""
+        if self.training or torch.is_grad_enabled() or self.weights.is_inference():
+            return expand()
+        key, kept = (path, *_state(self.weights)), self._expanded
+        if kept is None or kept[0] != key:
+            kept = self._expanded = key, expand()
+        return kept[1]
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         if self.steerable_path == "escnn":
             return super().forward(input)
-        f = self._factors
-        x = as_features(input)
-        constants = self._constants(
-            self.weights,
-            lambda: {
-                "filters": torch.from_numpy(f.filters),
-                "mixing": torch.from_numpy(f.mixing),
-                "basis_out": None if f.basis_out is None else torch.from_numpy(f.basis_out),
-            },
-        )
-        mixing = (self.weights.view(f.fields_out * f.fields_in, -1) @ constants["mixing"]).view(
-            f.fields_out, f.fields_in, -1
-        )
+        if self._prepared_for != _state(self._sampled_basis):  # moved, copied, or another basis was loaded
+            self._prepare()
+        f, x = self._factors, as_features(input)
+        filters, coefficients, basis_out = self._float_constants()
+        weights = self.weights.view(f.fields_out, f.fields_in, -1)
+        bias = None if self.bias is None else self.bias_expansion @ self.bias
+        if self._takes_native(x):
+            mixing = self._mixing(
+                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
+                "native",
+            )
+            if bias is not None:
+                bias = native.pad_fields(bias.view(f.fields_out, -1).T).contiguous()
+            raw, keep = x.packed_with_keep()
+            return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
+        mixing = self._mixing(lambda: weights @ coefficients, "torch")
         y = torch_path.convolve(
             x.tensor,
-            constants["filters"],
+            filters,
             mixing,
-            constants["basis_out"],
+            basis_out,
             f.blocks,
             components_out=f.components_out,
             stride=self.stride,
             padding=self.padding,
         )
-        if self.bias is not None:
-            y = y + (self.bias_expansion @ self.bias).view(1, -1, 1, 1)
-        return Features(y, self.out_type)
+        return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
 
 
 class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
@@ -109,7 +165,10 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
             self.num_batches_tracked += 1
         if self.training or not self.track_running_stats:
             with torch.no_grad():
-                variances, means = torch.var_mean(x.planes.unflatten(1, shape), (0, 3, 4))
+                if x.packed:
+                    means, variances = (a[:, : shape[0]].T for a in native.statistics(x.raw.detach()))
+                else:
+                    variances, means = torch.var_mean(x.raw.unflatten(1, shape), (0, 3, 4))
                 mean = means @ own("avg").T if trivial else torch.zeros_like(means)
                 variance = variances.mean(1, keepdim=True)
                 if self.track_running_stats:
@@ -131,6 +190,13 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
 class FastFourierPointwise(_Fast, enn.FourierPointwise):
     """`escnn.nn.FourierPointwise` in one pass: pending batch norm, sample, function, project back."""
 
+    def _prepare(self) -> None:
+        sizes = max(self.rho.size, self.rho_out.size), len(self.A)
+        if self._function not in (F.elu, F.elu_, F.relu, F.relu_):
+            self._native_refusal = f"the compiled kernels have no {self._function.__name__}"
+        elif sizes[0] > native.MAX_COMPONENTS or sizes[1] > native.MAX_GRID:
+            self._native_refusal = "more than {1} samples or {0} components".format(*sizes)
+
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         if self.steerable_path == "escnn":
@@ -138,6 +204,10 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
         x = as_features(input)
         if x.keep is not None:
             x = Features(x.tensor, x.type)
+        if x.packed and self._takes_native(x):
+            plan = native.ActivationPlan(self.A, self.Ainv, relu=self._function in (F.relu, F.relu_))
+            affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
+            return Features(native.Activate.apply(plan, x.raw, *affine), self.out_type, packed=True)
         y = torch_path.sample_activate_project(x.planes, x.affine, self.A, self.Ainv, self._function)
         return Features(y, self.out_type)
 
@@ -169,26 +239,45 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
         return Features(x.raw, self.out_type, packed=x.packed, keep=keep)
 
 
+class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
+    """`escnn.nn.PointwiseAvgPool2D`; packed features are pooled as they are."""
+
+    def forward(self, input: GeometricTensor) -> GeometricTensor:
+        assert input.type == self.in_type
+        x = as_features(input)
+        if self.steerable_path == "escnn" or not x.packed or x.affine is not None or x.keep is not None:
+            return super().forward(input)
+        channels_last = x.raw.flatten(3).permute(0, 3, 1, 2)
+        pooled = F.avg_pool2d(channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        packed = pooled.permute(0, 2, 3, 1).unflatten(3, x.raw.shape[3:]).contiguous()
+        return Features(packed, self.out_type, packed=True)
+
+
 FAST: dict[type, type] = {
     enn.R2Conv: FastR2Conv,
     enn.IIDBatchNorm2d: FastIIDBatchNorm2d,
     enn.FourierPointwise: FastFourierPointwise,
     enn.FourierELU: FastFourierELU,
     enn.FieldDropout: FastFieldDropout,
+    enn.PointwiseAvgPool2D: FastPointwiseAvgPool2D,
 }
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer of a model: is it fast, on which path, or why not."""
+    """One layer of a model: the path it takes ("native", "torch" or "escnn") and why."""
 
     name: str
     kind: str
-    fast: bool
+    path: str
     note: str
 
+    @property
+    def fast(self) -> bool:
+        return self.path != "escnn"
+
     def __str__(self) -> str:
-        return f"{self.name or '(root)'}: {self.kind}: {'fast' if self.fast else 'escnn'}, {self.note}"
+        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (f", {self.note}" if self.note else "")
 
 
 def default_path() -> str:
@@ -224,7 +313,7 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     >>> gspace = gspaces.rot2dOnR2(8)
     >>> fields = nn.FieldType(gspace, 4 * [gspace.regular_repr])
     >>> layer = accelerate(nn.R2Conv(fields, fields, kernel_size=3))
-    >>> print(report(layer)[0].fast)
+    >>> report(layer)[0].fast
     True
     """
     path = default_path() if path is None else path
@@ -245,20 +334,32 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
 
 
 def report(module: nn.Module) -> list[LayerReport]:
-    """For every layer of escnn inside a module: is it fast, on which path, and why not."""
+    """For every layer of escnn inside a module: which path it takes (float32 on a CPU), and why."""
     rows = []
     for name, layer in module.named_modules():
         if not isinstance(layer, enn.EquivariantModule) or isinstance(layer, enn.SequentialModule):
             continue
-        fast = isinstance(layer, _Fast) and layer.steerable_path != "escnn"
-        kind = type(layer).__name__.removeprefix("Fast")
-        if isinstance(layer, _Fast):
-            note = f"{layer.steerable_path} path"
-            if fast and isinstance(layer, FastR2Conv):
+        path, notes = "escnn", []
+        if not isinstance(layer, _Fast):
+            notes.append(layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer"))
+        elif layer.steerable_path == "escnn":
+            notes.append("asked for")
+        else:
+            path = layer.steerable_path
+            if path == "native" and layer._native_refusal:
+                path = "torch"
+                notes.append(f"no compiled version: {layer._native_refusal}")
+            elif path == "native" and native.load() is None:
+                path = "torch"
+                notes.append("the compiled kernels are not available")
+            if isinstance(layer, FastR2Conv):
                 f = layer._factors
                 dense = f.components_in * f.components_out * layer.kernel_size**2
-                note += f", {len(f.filters)} maps, {f.multiplications} of {dense} multiply-adds per pair of fields"
-        else:
-            note = layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer")
-        rows.append(LayerReport(name, kind, fast, note))
+                notes.append(f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields")
+        rows.append(LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
     return rows
+
+
+def path_in_use(module: nn.Module) -> str:
+    """The paths a module's escnn layers take, for the record of a result: "native", "escnn+torch", ..."""
+    return "+".join(sorted({row.path for row in report(module)}))

@@ -1,0 +1,670 @@
+// The fast layers on a CPU. Features are packed pixel by pixel: [image][y][x][component][field], the
+// fields padded with zeros to a multiple of LANES, so that every loop runs over whole vectors.
+//
+//   steerable_convolve            y = mix(filter(keep * x)) + bias
+//   steerable_convolve_backward   gradients of x and of the mixing matrices
+//   steerable_statistics          per image: mean and sum of squared deviations of every channel
+//   steerable_activate            batch norm, inverse Fourier transform, ELU or ReLU, Fourier transform
+//   steerable_activate_backward   gradients of x, scale and shift
+//
+// Vectors are the compiler's portable ones (GCC, Clang); the widths below are the only thing that knows
+// the instruction set. No state is kept between calls; each call starts its own threads. Results do not
+// depend on timing: what threads add up is divided in fixed shares.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr int LANES = 16;  // fields are padded to this, whatever the width of a register
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, ROWS = 8, GROUP = 4;  // floats per register, rows of a product tile, vectors per filter pass
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8, ROWS = 6, GROUP = 2;
+#elif defined(__aarch64__)
+constexpr int WIDTH = 4, ROWS = 12, GROUP = 4;
+#else
+constexpr int WIDTH = 4, ROWS = 6, GROUP = 2;
+#endif
+constexpr int PANEL = 2 * WIDTH;  // columns of a product tile
+constexpr int FILTERS = 5;        // filters in registers at a time
+constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
+constexpr long TILE_FLOATS = 192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
+
+typedef float Vec __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t VecInt __attribute__((vector_size(4 * WIDTH)));
+
+template <class V> inline V load(const float* p) {  // of any alignment
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class V> inline void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
+template <class V> inline V all(float x) { return x - V{}; }
+
+// v in its first n lanes, 0 in the padding, whatever was read there
+inline Vec first_lanes(Vec v, long n) {
+    float lanes[WIDTH];
+    store(lanes, v);
+    for (long i = std::max(n, 0L); i < WIDTH; ++i) lanes[i] = 0.f;
+    return load<Vec>(lanes);
+}
+
+inline long round_up(long n, long to) { return (n + to - 1) / to * to; }
+
+struct Free { void operator()(float* p) const { std::free(p); } };
+using Buffer = std::unique_ptr<float, Free>;
+inline Buffer floats(long n) {
+    return Buffer(static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float) + 64, 64))));
+}
+
+// Run work(0) .. work(threads - 1) at once; what cannot get a thread runs here.
+template <class Work> void parallel(long threads, const Work& work) {
+    std::vector<std::thread> running;
+    long started = 1;
+    try {
+        running.reserve(threads);
+        for (; started < threads; ++started) running.emplace_back([&work, started] { work(started); });
+    } catch (const std::system_error&) {
+    }
+    work(0);
+    for (long t = started; t < threads; ++t) work(t);
+    for (auto& thread : running) thread.join();
+}
+
+// ---- matrix products: c[i][j] (+)= sum_k a[i * ai + k * ak] * b[k * bk + j] ------------------------
+
+template <int R, int C>
+inline void tile(long depth, const float* a, long ai, long ak, const float* b, long bk, float* c, long ci,
+                 const float* start, bool add) {
+    Vec sum[R][C];
+    for (int i = 0; i < R; ++i)
+        for (int j = 0; j < C; ++j)
+            sum[i][j] = add ? load<Vec>(c + i * ci + j * WIDTH) : start ? load<Vec>(start + j * WIDTH) : Vec{};
+    for (long k = 0; k < depth; ++k, a += ak, b += bk) {
+        Vec row[C];
+        for (int j = 0; j < C; ++j) row[j] = load<Vec>(b + j * WIDTH);
+        for (int i = 0; i < R; ++i) {
+            const Vec x = all<Vec>(a[i * ai]);
+            for (int j = 0; j < C; ++j) sum[i][j] += x * row[j];
+        }
+    }
+    for (int i = 0; i < R; ++i)
+        for (int j = 0; j < C; ++j) store(c + i * ci + j * WIDTH, sum[i][j]);
+}
+
+template <int C, int R = ROWS>
+inline void tile_of(int rows, long depth, const float* a, long ai, long ak, const float* b, long bk, float* c,
+                    long ci, const float* start, bool add) {
+    if constexpr (R > 0) {
+        if (rows == R) tile<R, C>(depth, a, ai, ak, b, bk, c, ci, start, add);
+        else tile_of<C, R - 1>(rows, depth, a, ai, ak, b, bk, c, ci, start, add);
+    }
+}
+
+// b is either packed in panels of PANEL columns (panel_stride > 0) or a plain matrix with rows of bk floats.
+void product(long rows, long columns, long depth, const float* a, long ai, long ak, const float* b, long bk,
+             long panel_stride, float* c, long ci, const float* start, bool add) {
+    const long groups = (rows + ROWS - 1) / ROWS;
+    for (long j = 0; j < columns; j += PANEL) {
+        const float* panel = panel_stride ? b + j / PANEL * panel_stride : b + j;
+        const bool whole = columns - j >= PANEL;
+        for (long g = 0; g < groups; ++g) {  // equal shares, so that no tile is nearly empty
+            const long i = g * rows / groups, n = (g + 1) * rows / groups - i;
+            const float* s = start ? start + j : nullptr;
+            if (whole) tile_of<2>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
+            else tile_of<1>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
+        }
+    }
+}
+
+}  // namespace
+
+// ---- convolution -----------------------------------------------------------------------------------
+
+extern "C" struct Convolution {
+    int64_t images, height, width, components, fields;  // input
+    int64_t height_out, width_out, components_out, fields_out;
+    int64_t kernel, stride, pad_y, pad_x;
+    int64_t filters, first_component, end_component, blocks, maps, threads;
+    const float* bank;           // [taps][filters]
+    const int32_t* block;        // [blocks][start, size, first map, maps]
+    const int32_t* term_begin;   // [maps + 1]: a map is a sum of terms, coefficient * (filter * component)
+    const int32_t* term_source;  // [terms]: filter * (end - first) + component - first
+    const float* term_value;     // [terms]
+    const int32_t* back_begin;   // the same table the other way: [filters * (end - first) + 1]
+    const int32_t* back_map;
+    const float* back_value;
+};
+
+namespace {
+
+// Addresses derived from a Convolution.
+struct Layout {
+    const Convolution& c;
+    long channels, channels_out, used, sources, padded_fields_out;
+    long padded_height, padded_width, pixels;
+    std::vector<long> column, matrix, panels, panels_back;  // per block: offset in a row of maps, in the matrices
+    long row, matrices, panel_floats, panel_back_floats, image_floats;
+    long group, tile_pixels;  // images that go through together, and how many of their pixels at a time
+
+    explicit Layout(const Convolution& c) : c(c) {
+        padded_fields_out = round_up(c.fields_out, LANES);
+        channels = c.components * round_up(c.fields, LANES);
+        channels_out = c.components_out * padded_fields_out;
+        used = (c.end_component - c.first_component) * round_up(c.fields, LANES);
+        sources = c.filters * used;
+        padded_height = c.height + 2 * c.pad_y;
+        padded_width = c.width + 2 * c.pad_x;
+        pixels = c.height_out * c.width_out;
+        row = matrices = panel_floats = panel_back_floats = 0;
+        for (long b = 0; b < c.blocks; ++b) {
+            column.push_back(row);
+            matrix.push_back(matrices);
+            panels.push_back(panel_floats);
+            panels_back.push_back(panel_back_floats);
+            row += round_up(depth(b), PANEL);
+            matrices += depth(b) * columns(b);
+            panel_floats += depth(b) * round_up(columns(b), PANEL);
+            panel_back_floats += columns(b) * round_up(depth(b), PANEL);
+        }
+        image_floats = padded_height * padded_width * channels;
+        const long most = std::max<long>(ROWS, TILE_FLOATS / (row + 1));
+        group = std::max<long>(1, std::min<long>(most / pixels, c.images / c.threads));
+        const long tiles = (group * pixels + most - 1) / most;
+        tile_pixels = (group * pixels + tiles - 1) / tiles;
+    }
+    const int32_t* block(long b) const { return c.block + 4 * b; }
+    long start(long b) const { return block(b)[0] * padded_fields_out; }
+    long columns(long b) const { return block(b)[1] * padded_fields_out; }
+    long depth(long b) const { return block(b)[3] * c.fields; }
+    // Entry (map, component, field in, field out) of block b in the caller's matrices [entries][fields in][fields out].
+    long entry(long b, long map, long component) const {
+        long first = 0;
+        for (long i = 0; i < b; ++i) first += long(block(i)[1]) * block(i)[3];
+        return (first + component * block(b)[3] + map) * c.fields * c.fields_out;
+    }
+    bool direct(const float* keep) const { return !keep && c.pad_y == 0 && c.pad_x == 0; }
+};
+
+// mixing -> panels[block][column / PANEL][depth][PANEL], the depth running over (map, field in)
+void pack_panels(const Layout& l, const float* mixing, float* panels) {
+    std::memset(panels, 0, l.panel_floats * sizeof(float));
+    for (long b = 0; b < l.c.blocks; ++b)
+        for (long m = 0; m < l.block(b)[3]; ++m)
+            for (long i = 0; i < l.block(b)[1]; ++i)
+                for (long f = 0; f < l.c.fields; ++f) {
+                    const float* from = mixing + l.entry(b, m, i) + f * l.c.fields_out;
+                    const long k = m * l.c.fields + f, depth = l.depth(b);
+                    for (long o = 0; o < l.c.fields_out; ++o) {
+                        const long j = i * l.padded_fields_out + o;
+                        panels[l.panels[b] + (j / PANEL * depth + k) * PANEL + j % PANEL] = from[o];
+                    }
+                }
+}
+
+// the transposed matrices in panels[block][depth / PANEL][column][PANEL]
+void pack_panels_back(const Layout& l, const float* mixing, float* panels) {
+    std::memset(panels, 0, l.panel_back_floats * sizeof(float));
+    for (long b = 0; b < l.c.blocks; ++b)
+        for (long m = 0; m < l.block(b)[3]; ++m)
+            for (long i = 0; i < l.block(b)[1]; ++i)
+                for (long f = 0; f < l.c.fields; ++f) {
+                    const float* from = mixing + l.entry(b, m, i) + f * l.c.fields_out;
+                    const long k = m * l.c.fields + f, columns = l.columns(b);
+                    float* to = panels + l.panels_back[b] + k / PANEL * columns * PANEL + k % PANEL;
+                    for (long o = 0; o < l.c.fields_out; ++o) to[(i * l.padded_fields_out + o) * PANEL] = from[o];
+                }
+}
+
+// One image [height][width][channels] into its zero-padded copy, times keep [fields][height][width].
+void pad_image(const Layout& l, const float* x, const float* keep, float* padded) {
+    const Convolution& c = l.c;
+    const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
+    std::memset(padded, 0, l.padded_height * l.padded_width * l.channels * sizeof(float));
+    float factor[WIDTH];
+    for (long y = 0; y < c.height; ++y)
+        for (long xx = 0; xx < c.width; ++xx) {
+            const long p = y * c.width + xx;
+            const float* from = x + p * l.channels;
+            float* to = padded + ((y + c.pad_y) * l.padded_width + xx + c.pad_x) * l.channels;
+            if (!keep) {
+                std::memcpy(to, from, l.channels * sizeof(float));
+                continue;
+            }
+            for (long f = 0; f < lanes; f += WIDTH) {
+                for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
+                const Vec k = load<Vec>(factor);
+                for (long d = 0; d < c.components; ++d)
+                    store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
+            }
+        }
+}
+
+// The gradient of the padded copy back to the image: the reverse of pad_image.
+void crop_image(const Layout& l, const float* padded, const float* keep, float* x) {
+    const Convolution& c = l.c;
+    const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
+    float factor[WIDTH];
+    for (long y = 0; y < c.height; ++y)
+        for (long xx = 0; xx < c.width; ++xx) {
+            const long p = y * c.width + xx;
+            const float* from = padded + ((y + c.pad_y) * l.padded_width + xx + c.pad_x) * l.channels;
+            float* to = x + p * l.channels;
+            if (!keep) {
+                std::memcpy(to, from, l.channels * sizeof(float));
+                continue;
+            }
+            for (long f = 0; f < lanes; f += WIDTH) {
+                for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
+                const Vec k = load<Vec>(factor);
+                for (long d = 0; d < c.components; ++d)
+                    store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
+            }
+        }
+}
+
+// F filters on V vectors of channels at one pixel: z[f] = sum over taps of bank[tap][f] * window[tap]
+template <int F, int V>
+inline void filter_vectors(const Layout& l, const float* window, const float* bank, float* z) {
+    Vec sum[F][V] = {};
+    const long k = l.c.kernel;
+    for (long y = 0; y < k; ++y)
+        for (long x = 0; x < k; ++x) {
+            const float* p = window + (y * l.padded_width + x) * l.channels;
+            const float* w = bank + (y * k + x) * l.c.filters;
+            Vec in[V];
+            for (int v = 0; v < V; ++v) in[v] = load<Vec>(p + v * WIDTH);
+            for (int f = 0; f < F; ++f) {
+                const Vec weight = all<Vec>(w[f]);
+                for (int v = 0; v < V; ++v) sum[f][v] += weight * in[v];
+            }
+        }
+    for (int f = 0; f < F; ++f)
+        for (int v = 0; v < V; ++v) store(z + f * l.used + v * WIDTH, sum[f][v]);
+}
+
+// The transpose: window[tap] += sum_f bank[tap][f] * z[f]
+template <int F, int V>
+inline void spread_vectors(const Layout& l, float* window, const float* bank, const float* z) {
+    Vec grad[F][V];
+    for (int f = 0; f < F; ++f)
+        for (int v = 0; v < V; ++v) grad[f][v] = load<Vec>(z + f * l.used + v * WIDTH);
+    const long k = l.c.kernel;
+    for (long y = 0; y < k; ++y)
+        for (long x = 0; x < k; ++x) {
+            float* p = window + (y * l.padded_width + x) * l.channels;
+            const float* w = bank + (y * k + x) * l.c.filters;
+            Vec out[V];
+            for (int v = 0; v < V; ++v) out[v] = load<Vec>(p + v * WIDTH);
+            for (int f = 0; f < F; ++f) {
+                const Vec weight = all<Vec>(w[f]);
+                for (int v = 0; v < V; ++v) out[v] += weight * grad[f][v];
+            }
+            for (int v = 0; v < V; ++v) store(p + v * WIDTH, out[v]);
+        }
+}
+
+template <int F = FILTERS> inline void filter_some(int n, const Layout& l, const float* w, const float* bank, float* z) {
+    if constexpr (F > 0) {
+        if (n < F) return filter_some<F - 1>(n, l, w, bank, z);
+        long v = 0;
+        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH) filter_vectors<F, GROUP>(l, w + v, bank, z + v);
+        for (; v < l.used; v += WIDTH) filter_vectors<F, 1>(l, w + v, bank, z + v);
+    }
+}
+
+template <int F = FILTERS> inline void spread_some(int n, const Layout& l, float* w, const float* bank, const float* z) {
+    if constexpr (F > 0) {
+        if (n < F) return spread_some<F - 1>(n, l, w, bank, z);
+        long v = 0;
+        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH) spread_vectors<F, GROUP>(l, w + v, bank, z + v);
+        for (; v < l.used; v += WIDTH) spread_vectors<F, 1>(l, w + v, bank, z + v);
+    }
+}
+
+// Where the window of a pixel of a group of images begins.
+inline long window_offset(const Layout& l, long pixel) {
+    const long image = pixel / l.pixels, y = pixel % l.pixels / l.c.width_out, x = pixel % l.c.width_out;
+    return image * l.image_floats + (y * l.padded_width + x) * l.c.stride * l.channels +
+           l.c.first_component * round_up(l.c.fields, LANES);
+}
+
+// to[field] = sum over terms of value * from[source][field]; the padding of the last vector is written too
+inline void combine(long begin, long end, const int32_t* source, const float* value, const float* from, long lanes,
+                    float* to) {
+    if (end - begin == 2) {  // nearly always
+        const float *a = from + source[begin] * lanes, *b = from + source[begin + 1] * lanes;
+        const Vec u = all<Vec>(value[begin]), v = all<Vec>(value[begin + 1]);
+        for (long f = 0; f < lanes; f += WIDTH) store(to + f, u * load<Vec>(a + f) + v * load<Vec>(b + f));
+        return;
+    }
+    for (long f = 0; f < lanes; f += WIDTH) {
+        Vec sum{};
+        for (long t = begin; t < end; ++t) sum += value[t] * load<Vec>(from + source[t] * lanes + f);
+        store(to + f, sum);
+    }
+}
+
+// All maps of one pixel into row[l.row + LANES], the maps of a block side by side, fields unpadded.
+void take_maps(const Layout& l, const float* window, float* z, float* row) {
+    const Convolution& c = l.c;
+    const long lanes = round_up(c.fields, LANES);
+    for (long f = 0; f < c.filters; f += FILTERS)
+        filter_some(std::min<long>(FILTERS, c.filters - f), l, window, c.bank + f, z + f * l.used);
+    for (long b = 0; b < c.blocks; ++b) {
+        float* to = row + l.column[b];
+        for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields)
+            combine(c.term_begin[m], c.term_begin[m + 1], c.term_source, c.term_value, z, lanes, to);
+    }
+}
+
+// The transpose: the gradient of the maps of one pixel into the gradient of its window.
+void spread_maps(const Layout& l, const float* row, float* z, const long* map_column, float* window) {
+    const Convolution& c = l.c;
+    const long lanes = round_up(c.fields, LANES), sources = c.filters * (c.end_component - c.first_component);
+    for (long s = 0; s < sources; ++s)
+        for (long f = 0; f < lanes; f += WIDTH) {
+            Vec sum{};
+            for (long t = c.back_begin[s]; t < c.back_begin[s + 1]; ++t)
+                sum += c.back_value[t] * load<Vec>(row + map_column[c.back_map[t]] + f);
+            store(z + s * lanes + f, f + WIDTH > c.fields ? first_lanes(sum, c.fields - f) : sum);
+        }
+    for (long f = 0; f < c.filters; f += FILTERS)
+        spread_some(std::min<long>(FILTERS, c.filters - f), l, window, c.bank + f, z + f * l.used);
+}
+
+}  // namespace
+
+// x [images][height][width][components][lanes], keep [images][fields][height][width] or null,
+// mixing [entries][fields][fields out], bias [components out][lanes out] or null. Returns 0, or 1 without memory.
+extern "C" int steerable_convolve(const Convolution* convolution, const float* x, const float* keep,
+                                  const float* mixing, const float* bias, float* y) {
+    const Convolution& c = *convolution;
+    const Layout l(c);
+    const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
+    const long padded = l.direct(keep) ? 0 : l.group * l.image_floats;
+    const long maps = l.tile_pixels * l.row + LANES;
+    const long share = round_up(padded + maps + l.sources, LANES);
+    Buffer panels = floats(l.panel_floats), scratch = floats(threads * share);
+    if (!panels || !scratch) return 1;
+    pack_panels(l, mixing, panels.get());
+    std::vector<char> reached(c.components_out, 0);
+    for (long b = 0; b < c.blocks; ++b)
+        for (long i = 0; i < l.block(b)[1]; ++i) reached[l.block(b)[0] + i] = 1;
+    std::atomic<long> next{0};
+    parallel(threads, [&](long t) {
+        float* image = scratch.get() + t * share;
+        float *tile_maps = image + padded, *z = tile_maps + maps;
+        for (long n; (n = next.fetch_add(l.group)) < c.images;) {
+            const long images = std::min(l.group, c.images - n), pixels = images * l.pixels;
+            const float* from = x + n * area * l.channels;
+            if (padded) {
+                for (long i = 0; i < images; ++i)
+                    pad_image(l, from + i * area * l.channels, keep ? keep + (n + i) * c.fields * area : nullptr,
+                              image + i * l.image_floats);
+                from = image;
+            }
+            float* to = y + n * l.pixels * l.channels_out;
+            for (long first = 0; first < pixels; first += l.tile_pixels) {
+                const long count = std::min(l.tile_pixels, pixels - first);
+                for (long p = 0; p < count; ++p)
+                    take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
+                float* out = to + first * l.channels_out;
+                for (long b = 0; b < c.blocks; ++b)
+                    product(count, l.columns(b), l.depth(b), tile_maps + l.column[b], l.row, 1,
+                            panels.get() + l.panels[b], PANEL, l.depth(b) * PANEL, out + l.start(b),
+                            l.channels_out, bias ? bias + l.start(b) : nullptr, false);
+                for (long d = 0; d < c.components_out; ++d)
+                    if (!reached[d])
+                        for (long p = 0; p < count; ++p) {
+                            float* row = out + p * l.channels_out + d * l.padded_fields_out;
+                            if (bias) std::memcpy(row, bias + d * l.padded_fields_out, l.padded_fields_out * sizeof(float));
+                            else std::memset(row, 0, l.padded_fields_out * sizeof(float));
+                        }
+            }
+        }
+    });
+    return 0;
+}
+
+// grad [images][height out][width out][components out][lanes out]; grad_x like x or null; grad_mixing like mixing or null.
+extern "C" int steerable_convolve_backward(const Convolution* convolution, const float* x, const float* keep,
+                                           const float* mixing, const float* grad, float* grad_x, float* grad_mixing) {
+    const Convolution& c = *convolution;
+    const Layout l(c);
+    const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
+    const long padded = l.group * l.image_floats;
+    const long maps = l.tile_pixels * l.row + LANES;
+    const long share = round_up(2 * padded + maps + l.sources, LANES);
+    Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share), sums = floats(threads * l.matrices);
+    if (!panels || !scratch || !sums) return 1;
+    if (grad_x) pack_panels_back(l, mixing, panels.get());
+    std::vector<long> map_column(c.maps);
+    for (long b = 0; b < c.blocks; ++b)
+        for (long m = 0; m < l.block(b)[3]; ++m) map_column[l.block(b)[2] + m] = l.column[b] + m * c.fields;
+    parallel(threads, [&](long t) {
+        float* image = scratch.get() + t * share;
+        float *grad_image = image + padded, *tile_maps = grad_image + padded, *z = tile_maps + maps;
+        float* sum = sums.get() + t * l.matrices;
+        std::memset(sum, 0, l.matrices * sizeof(float));
+        const long last = (t + 1) * c.images / threads;
+        for (long n = t * c.images / threads; n < last; n += l.group) {
+            const long images = std::min(l.group, last - n), pixels = images * l.pixels;
+            const float *from = x + n * area * l.channels, *kept = keep ? keep + n * c.fields * area : nullptr;
+            if (grad_mixing && !l.direct(keep)) {
+                for (long i = 0; i < images; ++i)
+                    pad_image(l, from + i * area * l.channels, kept ? kept + i * c.fields * area : nullptr,
+                              image + i * l.image_floats);
+                from = image;
+            }
+            if (grad_x) std::memset(grad_image, 0, padded * sizeof(float));
+            const float* grad_y = grad + n * l.pixels * l.channels_out;
+            for (long first = 0; first < pixels; first += l.tile_pixels) {
+                const long count = std::min(l.tile_pixels, pixels - first);
+                const float* out = grad_y + first * l.channels_out;
+                if (grad_mixing) {
+                    for (long p = 0; p < count; ++p)
+                        take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
+                    for (long b = 0; b < c.blocks; ++b)
+                        product(l.depth(b), l.columns(b), count, tile_maps + l.column[b], 1, l.row,
+                                out + l.start(b), l.channels_out, 0, sum + l.matrix[b], l.columns(b), nullptr, true);
+                }
+                if (grad_x) {
+                    for (long b = 0; b < c.blocks; ++b)
+                        product(count, round_up(l.depth(b), PANEL), l.columns(b), out + l.start(b), l.channels_out, 1,
+                                panels.get() + l.panels_back[b], PANEL, l.columns(b) * PANEL,
+                                tile_maps + l.column[b], l.row, nullptr, false);
+                    for (long p = 0; p < count; ++p)
+                        spread_maps(l, tile_maps + p * l.row, z, map_column.data(),
+                                    grad_image + window_offset(l, first + p));
+                }
+            }
+            for (long i = 0; grad_x && i < images; ++i)
+                crop_image(l, grad_image + i * l.image_floats, kept ? kept + i * c.fields * area : nullptr,
+                           grad_x + (n + i) * area * l.channels);
+        }
+    });
+    if (grad_mixing)
+        for (long b = 0; b < c.blocks; ++b)
+            for (long m = 0; m < l.block(b)[3]; ++m)
+                for (long i = 0; i < l.block(b)[1]; ++i)
+                    for (long f = 0; f < c.fields; ++f) {
+                        float* to = grad_mixing + l.entry(b, m, i) + f * c.fields_out;
+                        const long at = l.matrix[b] + (m * c.fields + f) * l.columns(b) + i * l.padded_fields_out;
+                        for (long o = 0; o < c.fields_out; ++o) {
+                            float total = 0;
+                            for (long t = 0; t < threads; ++t) total += sums.get()[t * l.matrices + at + o];
+                            to[o] = total;
+                        }
+                    }
+    return 0;
+}
+
+// ---- batch norm and pointwise functions in the Fourier domain --------------------------------------
+
+// x [images][pixels][channels], channels a multiple of LANES -> per image mean and squared deviations [images][2][channels]
+extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t channels, int64_t threads, const float* x,
+                                    float* out) {
+    std::atomic<long> next{0};
+    parallel(std::min(threads, images), [&](long) {
+        for (long n; (n = next++) < images;)
+            for (long c = 0; c < channels; c += WIDTH) {
+                const float* from = x + n * pixels * channels + c;
+                Vec sum{}, squares{};
+                for (long p = 0; p < pixels; ++p) sum += load<Vec>(from + p * channels);
+                const Vec mean = sum / float(pixels);
+                for (long p = 0; p < pixels; ++p) {
+                    const Vec d = load<Vec>(from + p * channels) - mean;
+                    squares += d * d;
+                }
+                store(out + 2 * n * channels + c, mean);
+                store(out + (2 * n + 1) * channels + c, squares);
+            }
+    });
+    return 0;
+}
+
+extern "C" struct Activation {
+    int64_t images, pixels, components, components_out, lanes, grid, relu, threads;
+    const float* mean;         // [components][lanes], or null without batch norm
+    const float* scale;        // [lanes]
+    const float* shift;        // [components][lanes]
+    const float* samples;      // A in groups of 4 rows: [grid / 4][components][4]
+    const float* project;      // its inverse: [components out / 4][grid][4]
+    const float* project_back; // the transposed inverse: [grid / 4][components out][4]
+    const float* samples_back; // the transposed A: [components / 4][grid][4]
+};
+
+namespace {
+
+// exp of x <= 0, to one unit in the last place: 2^n * p(r), after Cephes' expf
+inline Vec exponential(Vec x) {
+    const Vec low = all<Vec>(-87.f);
+    x = x < low ? low : x;
+    const Vec n = __builtin_convertvector(
+        __builtin_convertvector(x * 1.44269504088896341f - 0.5f, VecInt), Vec);  // truncation rounds, as x <= 0
+    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vec p = all<Vec>(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.f;
+    const VecInt power = (__builtin_convertvector(n, VecInt) + 127) << 23;
+    Vec two_n;
+    std::memcpy(&two_n, &power, sizeof two_n);
+    return p * two_n;
+}
+
+inline Vec activate(Vec x, bool relu) {
+    const Vec zero{};
+    if (relu) return x > zero ? x : zero;
+    const Vec negative = exponential(x < zero ? x : zero) - 1.f;
+    return x > zero ? x : negative;
+}
+
+inline Vec activate_slope(Vec x, bool relu) {
+    const Vec zero{}, one = all<Vec>(1.f);
+    if (relu) return x > zero ? one : zero;
+    const Vec negative = exponential(x < zero ? x : zero);
+    return x > zero ? one : negative;
+}
+
+// out[i] = sum_j matrix[i][j] * in[j], the matrix in groups of 4 rows; rows beyond `rows` are not stored
+inline void transform(const float* matrix, long rows, long columns, const Vec* in, Vec* out) {
+    for (long i = 0; i < rows; i += 4) {
+        Vec a{}, b{}, c{}, d{};
+        for (long j = 0; j < columns; ++j, matrix += 4) {
+            const Vec x = in[j];
+            a += matrix[0] * x;
+            b += matrix[1] * x;
+            c += matrix[2] * x;
+            d += matrix[3] * x;
+        }
+        out[i] = a, out[i + 1] = b, out[i + 2] = c, out[i + 3] = d;  // `out` has room for a multiple of 4
+    }
+}
+
+inline void normalise(const Activation& a, const float* x, long f, Vec* out) {
+    for (long d = 0; d < a.components; ++d) {
+        const Vec v = load<Vec>(x + d * a.lanes + f);
+        const long at = d * a.lanes + f;
+        out[d] = a.mean ? (v - load<Vec>(a.mean + at)) * load<Vec>(a.scale + f) + load<Vec>(a.shift + at) : v;
+    }
+}
+
+}  // namespace
+
+// x [images][pixels][components][lanes] -> y [images][pixels][components out][lanes]
+extern "C" int steerable_activate(const Activation* activation, const float* x, float* y) {
+    const Activation& a = *activation;
+    const bool relu = a.relu;
+    std::atomic<long> next{0};
+    parallel(std::min(a.threads, a.images), [&](long) {
+        Vec in[MAX_COMPONENTS], samples[MAX_GRID + 4], out[MAX_COMPONENTS + 4];
+        for (long n; (n = next++) < a.images;)
+            for (long p = n * a.pixels; p < (n + 1) * a.pixels; ++p)
+                for (long f = 0; f < a.lanes; f += WIDTH) {
+                    normalise(a, x + p * a.components * a.lanes, f, in);
+                    transform(a.samples, a.grid, a.components, in, samples);
+                    for (long g = 0; g < a.grid; ++g) samples[g] = activate(samples[g], relu);
+                    transform(a.project, a.components_out, a.grid, samples, out);
+                    for (long d = 0; d < a.components_out; ++d)
+                        store(y + (p * a.components_out + d) * a.lanes + f, out[d]);
+                }
+    });
+    return 0;
+}
+
+// grad like y; grad_x like x; grad_scale [images][lanes] and grad_shift [images][components][lanes], or null.
+extern "C" int steerable_activate_backward(const Activation* activation, const float* x, const float* grad,
+                                           float* grad_x, float* grad_scale, float* grad_shift) {
+    const Activation& a = *activation;
+    const bool relu = a.relu;
+    std::atomic<long> next{0};
+    parallel(std::min(a.threads, a.images), [&](long) {
+        Vec in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4], slopes[MAX_GRID + 4];
+        for (long n; (n = next++) < a.images;)
+            for (long f = 0; f < a.lanes; f += WIDTH) {
+                Vec scale_sum{}, shift_sum[MAX_COMPONENTS] = {};
+                const Vec scale = a.mean ? load<Vec>(a.scale + f) : all<Vec>(1.f);
+                for (long p = n * a.pixels; p < (n + 1) * a.pixels; ++p) {
+                    const float* from = x + p * a.components * a.lanes;
+                    normalise(a, from, f, in);
+                    transform(a.samples, a.grid, a.components, in, samples);
+                    for (long d = 0; d < a.components_out; ++d)
+                        in[d] = load<Vec>(grad + (p * a.components_out + d) * a.lanes + f);
+                    transform(a.project_back, a.grid, a.components_out, in, slopes);
+                    for (long g = 0; g < a.grid; ++g) slopes[g] *= activate_slope(samples[g], relu);
+                    transform(a.samples_back, a.components, a.grid, slopes, back);
+                    for (long d = 0; d < a.components; ++d) {
+                        store(grad_x + (p * a.components + d) * a.lanes + f, back[d] * scale);
+                        if (a.mean) {
+                            shift_sum[d] += back[d];
+                            scale_sum += back[d] * (load<Vec>(from + d * a.lanes + f) -
+                                                    load<Vec>(a.mean + d * a.lanes + f));
+                        }
+                    }
+                }
+                if (a.mean) {
+                    store(grad_scale + n * a.lanes + f, scale_sum);
+                    for (long d = 0; d < a.components; ++d)
+                        store(grad_shift + (n * a.components + d) * a.lanes + f, shift_sum[d]);
+                }
+            }
+    });
+    return 0;
+}
+
+extern "C" int steerable_lanes() { return LANES; }
+extern "C" int steerable_width() { return WIDTH; }

@@ -1,0 +1,305 @@
+"""The compiled kernels of `kernels.cpp`: built at first use, cached, called through ctypes.
+
+Without a compiler, or if the build fails, `load` says so once and returns None; the layers then take
+the torch path. The library is kept in the user's cache directory under a digest of the source, the
+compiler and its flags (which contain the processor's instruction set), and put there atomically.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pooch
+import torch
+from torch import Tensor
+
+from .factors import Factors
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-O3", "-std=gnu++17", "-shared", "-fPIC", "-pthread", "-Wno-psabi")
+LANES = 16  # fields are padded to this
+MAX_COMPONENTS, MAX_GRID = 64, 256
+
+
+class _Convolution(Structure):
+    _fields_ = (
+        [(name, c_int64) for name in ("images", "height", "width", "components", "fields")]
+        + [(name, c_int64) for name in ("height_out", "width_out", "components_out", "fields_out")]
+        + [(name, c_int64) for name in ("kernel", "stride", "pad_y", "pad_x")]
+        + [(name, c_int64) for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")]
+        + [("bank", POINTER(c_float)), ("block", POINTER(c_int32)), ("term_begin", POINTER(c_int32))]
+        + [("term_source", POINTER(c_int32)), ("term_value", POINTER(c_float)), ("back_begin", POINTER(c_int32))]
+        + [("back_map", POINTER(c_int32)), ("back_value", POINTER(c_float))]
+    )
+
+
+class _Activation(Structure):
+    _fields_ = [
+        (name, c_int64)
+        for name in ("images", "pixels", "components", "components_out", "lanes", "grid", "relu", "threads")
+    ] + [
+        (name, c_void_p)
+        for name in ("mean", "scale", "shift", "samples", "project", "project_back", "samples_back")
+    ]
+
+
+# ---- building --------------------------------------------------------------------------------------
+
+
+def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
+    """Compile the kernels into ``directory`` unless they are there; OSError or RuntimeError if that fails.
+
+    ``extra_flags`` choose the instruction set; None takes this machine's.
+    """
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), None)
+    if compiler is None:
+        raise RuntimeError("no C++ compiler found (g++, c++ or clang++, or the variable CXX)")
+    if extra_flags is None:
+        extra_flags = next(
+            (flags for flags in (("-march=native",), ("-mcpu=native",)) if _macros(compiler, flags)), ()
+        )
+    flags = (*FLAGS, *extra_flags)
+    parts = (SOURCE.read_bytes(), " ".join((compiler, *flags)).encode(), _macros(compiler, extra_flags))
+    library = directory / f"steerable-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}.so"
+    if library.exists():
+        return library
+    directory.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{library}.lock", timeout=300):
+        if not library.exists():
+            with tempfile.TemporaryDirectory(dir=directory) as scratch:
+                built = Path(scratch) / "kernels.so"
+                command = [compiler, *flags, str(SOURCE), "-o", str(built)]
+                result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                if result.returncode:
+                    raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}")
+                os.replace(built, library)
+    return library
+
+
+def _macros(compiler: str, flags: tuple[str, ...]) -> bytes:
+    """What the compiler predefines with these flags (version, instruction set); empty if it refuses them."""
+    command = [compiler, *flags, "-E", "-dM", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, timeout=60).stdout
+
+
+@functools.lru_cache(maxsize=1)
+def load() -> ctypes.CDLL | None:
+    """The compiled kernels, or None, with a warning that says why and is given once."""
+    try:
+        return ctypes.CDLL(str(build(Path(pooch.os_cache("gvae-core")) / "steerable")))
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            f"the compiled steerable kernels are not available, the torch path is used instead: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+# ---- packed features -------------------------------------------------------------------------------
+
+
+def lanes(fields: int) -> int:
+    """The number of fields after padding."""
+    return -(-fields // LANES) * LANES
+
+
+def pad_fields(x: Tensor) -> Tensor:
+    """[..., fields] -> [..., lanes], padded with zeros."""
+    return torch.nn.functional.pad(x, (0, lanes(x.shape[-1]) - x.shape[-1]))
+
+
+def pack(x: Tensor, fields: int) -> Tensor:
+    """[N, fields * components, H, W] -> [N, H, W, components, lanes]."""
+    return pad_fields(x.unflatten(1, (fields, -1)).permute(0, 3, 4, 2, 1)).contiguous()
+
+
+# ---- convolution -----------------------------------------------------------------------------------
+
+
+class ConvolutionPlan:
+    """The factors of a convolution as the kernels want them: few scalar filters, maps as sparse sums.
+
+    A map is sum_t value_t * (filter_t * component_t), with filters that are shared by all maps up to
+    a factor: 5 for SO(2) and kernel 4.
+    """
+
+    def __init__(self, factors: Factors, stride: int, padding: int | tuple[int, int]):
+        if factors.basis_in is not None or factors.basis_out is not None:
+            raise ValueError("its fields are not sums of irreps in the irreps' own basis")
+        if max(factors.components_in, factors.components_out) > MAX_COMPONENTS:
+            raise ValueError(f"its fields have more than {MAX_COMPONENTS} components")
+        self.factors, self.stride = factors, stride
+        self.pad_y, self.pad_x = (padding, padding) if isinstance(padding, int) else padding
+        maps, components, k, _ = factors.filters.shape
+        flat = factors.filters.reshape(maps, components, k * k)
+        used = np.flatnonzero(np.abs(flat).max((0, 2)) > 1e-12)
+        self.first, self.end = int(used[0]), int(used[-1]) + 1
+        bank: list[np.ndarray] = []
+        terms: list[tuple[int, int, float]] = []  # map, source, value
+        for m, d in zip(*np.nonzero(np.abs(flat).max(2) > 1e-12)):
+            row = flat[m, d]
+            for index, filter_ in enumerate(bank):
+                value = row @ filter_ / (filter_ @ filter_)
+                if np.abs(row - value * filter_).max() < 1e-7 * np.abs(row).max():
+                    break
+            else:
+                index, value = len(bank), 1.0
+                bank.append(row)
+            terms.append((m, index * (self.end - self.first) + d - self.first, value))
+        self.bank = np.ascontiguousarray(np.stack(bank, 1), np.float32)  # [taps, filters]
+        self.blocks = np.array([[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32)
+        self.terms = _sparse([(m, s, v) for m, s, v in terms], maps)
+        self.back = _sparse([(s, m, v) for m, s, v in terms], len(bank) * (self.end - self.first))
+
+    def describe(self, x: Tensor) -> _Convolution:
+        """The C structure for inputs like ``x`` [N, H, W, components, lanes]."""
+        f, k = self.factors, self.factors.filters.shape[-1]
+        images, height, width = x.shape[:3]
+        return _Convolution(
+            images, height, width, f.components_in, f.fields_in,
+            (height + 2 * self.pad_y - k) // self.stride + 1, (width + 2 * self.pad_x - k) // self.stride + 1,
+            f.components_out, f.fields_out, k, self.stride, self.pad_y, self.pad_x,
+            self.bank.shape[1], self.first, self.end, len(self.blocks), len(f.filters), torch.get_num_threads(),
+            _floats(self.bank), _ints(self.blocks),
+            _ints(self.terms[0]), _ints(self.terms[1]), _floats(self.terms[2]),
+            _ints(self.back[0]), _ints(self.back[1]), _floats(self.back[2]),
+        )  # fmt: skip
+
+
+def _sparse(entries: list[tuple[int, int, float]], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row, column, value) -> row starts, columns, values."""
+    entries = sorted(entries)
+    begin = np.searchsorted([e[0] for e in entries], np.arange(rows + 1)).astype(np.int32)
+    return begin, np.array([e[1] for e in entries], np.int32), np.array([e[2] for e in entries], np.float32)
+
+
+def _floats(a: np.ndarray):
+    return a.ctypes.data_as(POINTER(c_float))
+
+
+def _ints(a: np.ndarray):
+    return a.ctypes.data_as(POINTER(c_int32))
+
+
+def _address(x: Tensor | None) -> c_void_p:
+    return c_void_p(None if x is None else x.data_ptr())
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("the steerable kernels could not allocate their scratch memory")
+
+
+class Convolve(torch.autograd.Function):
+    """Packed x [N, H, W, components, lanes], keep, mixing [entries, fields in, fields out], bias -> packed y."""
+
+    @staticmethod
+    def forward(ctx, plan: ConvolutionPlan, x: Tensor, keep: Tensor | None, mixing: Tensor, bias: Tensor | None):
+        library = load()
+        ctx.plan, ctx.has_bias = plan, bias is not None
+        ctx.save_for_backward(x, keep, mixing)
+        c = plan.describe(x)
+        y = x.new_empty(c.images, c.height_out, c.width_out, c.components_out, lanes(c.fields_out))
+        pointers = [_address(t) for t in (x, keep, mixing, bias, y)]
+        _check(library.steerable_convolve(ctypes.byref(c), *pointers))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, keep, mixing = ctx.saved_tensors
+        grad = grad.contiguous()
+        _, need_x, _, need_mixing, need_bias = ctx.needs_input_grad
+        grad_x = torch.empty_like(x) if need_x else None
+        grad_mixing = torch.empty_like(mixing) if need_mixing else None
+        if need_x or need_mixing:
+            pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
+            _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
+        return None, grad_x, None, grad_mixing, grad.sum((0, 1, 2)) if need_bias else None
+
+
+# ---- batch norm statistics and activations ---------------------------------------------------------
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of every channel of packed x, each [components, lanes]."""
+    images, height, width, components, padded = x.shape
+    parts = x.new_empty(images, 2, components, padded)
+    load().steerable_statistics(
+        c_int64(images), c_int64(height * width), c_int64(components * padded), c_int64(torch.get_num_threads()),
+        _address(x), _address(parts),
+    )  # fmt: skip
+    means, squares = parts.double().unbind(1)
+    mean = means.mean(0)
+    total = squares.sum(0) + height * width * (means - mean).square().sum(0)
+    return mean.to(x.dtype), (total / (images * height * width - 1)).to(x.dtype)
+
+
+class ActivationPlan:
+    """A and its inverse in groups of four rows, as the kernels read them."""
+
+    def __init__(self, samples: Tensor, projection: Tensor, relu: bool):
+        self.components_out, self.components, self.relu = len(projection), samples.shape[1], relu
+        grid = -(-len(samples) // 4) * 4
+        padding = (0, 0, 0, grid - len(samples))
+        a = torch.nn.functional.pad(samples.detach(), padding)
+        inverse = torch.nn.functional.pad(projection.detach().T, padding).T
+        self.grid = grid
+        self.tables = [_by_four(m) for m in (a, inverse, inverse.T, a.T)]
+
+    def describe(self, x: Tensor, affine: tuple[Tensor, ...]) -> _Activation:
+        images, height, width, components, padded = x.shape
+        return _Activation(
+            images, height * width, components, self.components_out, padded, self.grid, self.relu,
+            torch.get_num_threads(), *(_address(t) for t in affine or (None,) * 3),
+            *(_address(t) for t in self.tables),
+        )  # fmt: skip
+
+
+def _by_four(matrix: Tensor) -> Tensor:
+    """[rows, columns] -> [ceil(rows / 4), columns, 4], padded with zeros."""
+    rows, columns = matrix.shape
+    padded = torch.nn.functional.pad(matrix, (0, 0, 0, -rows % 4))
+    return padded.reshape(-1, 4, columns).transpose(1, 2).contiguous()
+
+
+class Activate(torch.autograd.Function):
+    """Packed x [N, H, W, components, lanes] and a pending batch norm (mean and shift
+    [components, lanes], scale [1, lanes], or nothing) -> packed y."""
+
+    @staticmethod
+    def forward(ctx, plan: ActivationPlan, x: Tensor, *affine: Tensor) -> Tensor:
+        ctx.plan = plan
+        ctx.save_for_backward(x, *affine)
+        y = x.new_empty(*x.shape[:3], plan.components_out, x.shape[4])
+        load().steerable_activate(ctypes.byref(plan.describe(x, affine)), _address(x), _address(y))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, *affine = ctx.saved_tensors
+        grad = grad.contiguous()
+        images, _, _, components, padded = x.shape
+        grad_x = torch.empty_like(x)
+        grad_scale = x.new_empty(images, padded) if affine else None
+        grad_shift = x.new_empty(images, components, padded) if affine else None
+        load().steerable_activate_backward(
+            ctypes.byref(ctx.plan.describe(x, tuple(affine))),
+            *(_address(t) for t in (x, grad, grad_x, grad_scale, grad_shift)),
+        )
+        if not affine:
+            return None, grad_x
+        return None, grad_x, None, grad_scale.sum(0, keepdim=True), grad_shift.sum(0)
