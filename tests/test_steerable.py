@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import ctypes
 import pickle
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from gvae_core.bench import steerable as steerable_bench
 from gvae_core.steerable import accelerate, native, path_in_use, report
 from gvae_core.steerable.factors import factorise
 
@@ -96,7 +98,7 @@ def kernel_cache(tmp_path_factory):
     """Build the kernels in a directory of the session, not in the user's cache."""
     directory = tmp_path_factory.mktemp("kernels")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native.pooch, "os_cache", lambda _: directory)
+        patch.setenv("GVAE_CACHE", str(directory))
         native.load.cache_clear()
         yield directory
         native.load.cache_clear()
@@ -341,6 +343,20 @@ def test_another_basis_is_noticed():
     assert_same(fast, stock, x)
 
 
+def test_a_basis_without_factors_goes_back_to_escnn(monkeypatch):
+    fields = so2_fields(2, 3)
+    fast, stock = pair(enn.R2Conv(fields, fields, 3, recompute=True), "torch")
+
+    def refuse(convolution):
+        raise ValueError("a residual of 1")
+
+    fast.load_state_dict(stock.state_dict())  # another basis, for all it knows
+    monkeypatch.setattr("gvae_core.steerable.layers.factorise", refuse)
+    with pytest.warns(RuntimeWarning, match="residual"):
+        assert_same(fast, stock, torch.randn(2, fields.size, 6, 6))
+    assert report(fast)[0].path == "escnn" and "residual" in report(fast)[0].note
+
+
 def test_change_in_place_while_pending():
     fields = so2_fields(2, 3)
     norm = accelerate(enn.IIDBatchNorm2d(fields), "torch")
@@ -471,3 +487,17 @@ def test_every_instruction_set(name, tmp_path, monkeypatch):
     for fields, kernel_size, padding in (((5, 20, 3), 4, 2), ((16, 33, 17), 3, 1), ((2, 3, 2), 5, 0)):
         module = encoder(fields, kernel_size=kernel_size, padding=padding, strides=(1, 2, 1))
         assert_same(*pair(module, "native"), torch.randn(3, 1, 21, 22))
+
+
+def test_benchmark_prints_its_tables(monkeypatch, capsys):
+    monkeypatch.setattr(steerable_bench, "NETWORKS", {"small": ((2, 2), 2, (1, 2), 12, 2)})
+    parser = argparse.ArgumentParser()
+    steerable_bench.add_arguments(parser)
+    arguments = ["--networks", "small", "--variants", "escnn", "torch", "--repeats", "1", "--no-memory", "--batch"]
+    steerable_bench.main(parser.parse_args([*arguments, "2", "--threads", str(torch.get_num_threads())]))
+    lines = capsys.readouterr().out.splitlines()
+    header, stock, fast = (line.split() for line in lines[-3:])
+    assert (stock[0], fast[0], fast[1]) == ("escnn", "torch", "torch") and header[0] == "variant"
+    assert float(fast[-1]) <= 1e-5 and float(fast[-2]) <= 1e-5  # the errors it prints
+    with pytest.raises(ValueError, match="--batch.*0"):
+        steerable_bench.main(parser.parse_args([*arguments, "0"]))

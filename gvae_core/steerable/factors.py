@@ -47,6 +47,7 @@ class Factors:
     mixing : [basis, entries], the T of all blocks side by side, each [size, maps of the block] flattened
     blocks : where the irreps of the output lie among components, maps and entries
     fields_in, fields_out, components_in, components_out : of the convolution
+    trivial_components : of the output, among its irreps; where a bias can be
     residual : the largest absolute error of the factorisation
     basis_in, basis_out : change from irreps to the fields' own basis, or None where they are the same;
         ``filters`` already act on the input's own basis
@@ -59,6 +60,7 @@ class Factors:
     fields_out: int
     components_in: int
     components_out: int
+    trivial_components: tuple[int, ...]
     residual: float
     basis_in: np.ndarray | None
     basis_out: np.ndarray | None
@@ -97,9 +99,10 @@ def factorise(convolution: R2Conv) -> Factors:
     basis_in, basis_out = _change_of_basis(input_repr), _change_of_basis(output_repr)
     rows = sampled if basis_out is None else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
 
-    filters, mixing, blocks, residual, start, first_map = [], [], [], 0.0, 0, 0
-    for irrep in output_repr.irreps:
-        size = output_repr.group.irrep(*irrep).size
+    filters, mixing, blocks, trivial, residual, start, first_map = [], [], [], [], 0.0, 0, 0
+    for irrep in map(lambda identifier: output_repr.group.irrep(*identifier), output_repr.irreps):
+        size = irrep.size
+        trivial += [start] if irrep.is_trivial() else []
         block = rows[:, start : start + size]
         psi, coefficients, error = _independent_rows(block.reshape(len(rows) * size, -1))
         residual = max(residual, error)
@@ -120,6 +123,7 @@ def factorise(convolution: R2Conv) -> Factors:
         fields_out=len(convolution.out_type),
         components_in=input_repr.size,
         components_out=output_repr.size,
+        trivial_components=tuple(trivial),
         residual=residual,
         basis_in=basis_in,
         basis_out=basis_out,

@@ -47,7 +47,8 @@ class Features(GeometricTensor):
         self._raw, self.type, self.packed, self.affine, self.keep = raw, field_type, packed, affine, keep
         self.coords = None
         self._tensor: Tensor | None = None
-        self._version = None if raw.is_inference() else raw._version
+        traced = torch.compiler.is_compiling() or raw.is_inference()
+        self._version = None if traced else raw._version
 
     @property
     def raw(self) -> Tensor:

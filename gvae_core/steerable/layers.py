@@ -7,6 +7,7 @@ the modules it knows, so parameters, buffers, state dict, hooks and training mod
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,7 +97,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _mixing(self, expand: Callable[[], Tensor], path: str) -> Tensor:
         """The expanded weights; kept between calls where nothing can differentiate them."""
-        if self.training or torch.is_grad_enabled() or self.weights.is_inference():
+        compiling = torch.compiler.is_compiling()
+        if self.training or torch.is_grad_enabled() or compiling or self.weights.is_inference():
             return expand()
         key, kept = (path, *_state(self.weights)), self._expanded
         if kept is None or kept[0] != key:
@@ -107,8 +109,13 @@ class FastR2Conv(_Fast, enn.R2Conv):
         assert input.type == self.in_type
         if self.steerable_path == "escnn":
             return super().forward(input)
-        if self._prepared_for != _state(self._sampled_basis):  # moved, copied, or another basis was loaded
-            self._prepare()
+        if not torch.compiler.is_compiling() and self._prepared_for != _state(self._sampled_basis):
+            try:  # moved, copied, or another basis was loaded
+                self._prepare()
+            except ValueError as reason:
+                warnings.warn(f"back to escnn's forward: {reason}", RuntimeWarning, stacklevel=2)
+                self.__class__, self.__dict__["_steerable_refusal"] = enn.R2Conv, str(reason)
+                return self(input)
         f, x = self._factors, as_features(input)
         filters, coefficients, basis_out = self._float_constants()
         weights = self.weights.view(f.fields_out, f.fields_in, -1)

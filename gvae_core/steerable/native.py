@@ -2,7 +2,8 @@
 
 Without a compiler, or if the build fails, `load` says so once and returns None; the layers then take
 the torch path. The library is kept in the user's cache directory under a digest of the source, the
-compiler and its flags (which contain the processor's instruction set), and put there atomically.
+compiler and its flags (which contain the processor's instruction set), and put there atomically
+(``GVAE_CACHE`` names another directory).
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def _macros(compiler: str, flags: tuple[str, ...]) -> bytes:
 def load() -> ctypes.CDLL | None:
     """The compiled kernels, or None, with a warning that says why and is given once."""
     try:
-        return ctypes.CDLL(str(build(Path(pooch.os_cache("gvae-core")) / "steerable")))
+        cache = Path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae")).expanduser()
+        return ctypes.CDLL(str(build(cache / "steerable")))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         warnings.warn(
             f"the compiled steerable kernels are not available, the torch path is used instead: {error}",
@@ -125,6 +127,13 @@ def pack(x: Tensor, fields: int) -> Tensor:
     return pad_fields(x.unflatten(1, (fields, -1)).permute(0, 3, 4, 2, 1)).contiguous()
 
 
+def _output(like: Tensor, *shape: int) -> Tensor:
+    """A new tensor for a kernel's output, in large pages where that saves page faults."""
+    x = like.new_empty(shape)
+    load().steerable_prefer_large_pages(_address(x), c_int64(x.nbytes))
+    return x
+
+
 # ---- convolution -----------------------------------------------------------------------------------
 
 
@@ -140,7 +149,7 @@ class ConvolutionPlan:
             raise ValueError("its fields are not sums of irreps in the irreps' own basis")
         if max(factors.components_in, factors.components_out) > MAX_COMPONENTS:
             raise ValueError(f"its fields have more than {MAX_COMPONENTS} components")
-        self.factors, self.stride = factors, stride
+        self.factors, self.stride, self.trivial_components = factors, stride, factors.trivial_components
         self.pad_y, self.pad_x = (padding, padding) if isinstance(padding, int) else padding
         maps, components, k, _ = factors.filters.shape
         flat = factors.filters.reshape(maps, components, k * k)
@@ -207,13 +216,12 @@ class Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, plan: ConvolutionPlan, x: Tensor, keep: Tensor | None, mixing: Tensor, bias: Tensor | None):
-        library = load()
-        ctx.plan, ctx.has_bias = plan, bias is not None
+        ctx.plan = plan
         ctx.save_for_backward(x, keep, mixing)
         c = plan.describe(x)
-        y = x.new_empty(c.images, c.height_out, c.width_out, c.components_out, lanes(c.fields_out))
+        y = _output(x, c.images, c.height_out, c.width_out, c.components_out, lanes(c.fields_out))
         pointers = [_address(t) for t in (x, keep, mixing, bias, y)]
-        _check(library.steerable_convolve(ctypes.byref(c), *pointers))
+        _check(load().steerable_convolve(ctypes.byref(c), *pointers))
         return y
 
     @staticmethod
@@ -222,12 +230,17 @@ class Convolve(torch.autograd.Function):
         x, keep, mixing = ctx.saved_tensors
         grad = grad.contiguous()
         _, need_x, _, need_mixing, need_bias = ctx.needs_input_grad
-        grad_x = torch.empty_like(x) if need_x else None
+        grad_x = _output(x, *x.shape) if need_x else None
         grad_mixing = torch.empty_like(mixing) if need_mixing else None
         if need_x or need_mixing:
             pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
             _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
-        return None, grad_x, None, grad_mixing, grad.sum((0, 1, 2)) if need_bias else None
+        grad_bias = None
+        if need_bias:  # a bias sits on trivial irreps only
+            trivial = list(ctx.plan.trivial_components)
+            grad_bias = grad.new_zeros(grad.shape[3:])
+            grad_bias[trivial] = grad[:, :, :, trivial].sum((0, 1, 2))
+        return None, grad_x, None, grad_mixing, grad_bias
 
 
 # ---- batch norm statistics and activations ---------------------------------------------------------
@@ -283,7 +296,7 @@ class Activate(torch.autograd.Function):
     def forward(ctx, plan: ActivationPlan, x: Tensor, *affine: Tensor) -> Tensor:
         ctx.plan = plan
         ctx.save_for_backward(x, *affine)
-        y = x.new_empty(*x.shape[:3], plan.components_out, x.shape[4])
+        y = _output(x, *x.shape[:3], plan.components_out, x.shape[4])
         load().steerable_activate(ctypes.byref(plan.describe(x, affine)), _address(x), _address(y))
         return y
 
@@ -293,7 +306,7 @@ class Activate(torch.autograd.Function):
         x, *affine = ctx.saved_tensors
         grad = grad.contiguous()
         images, _, _, components, padded = x.shape
-        grad_x = torch.empty_like(x)
+        grad_x = _output(x, *x.shape)
         grad_scale = x.new_empty(images, padded) if affine else None
         grad_shift = x.new_empty(images, components, padded) if affine else None
         load().steerable_activate_backward(
