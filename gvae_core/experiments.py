@@ -29,6 +29,7 @@ from .checkpoints import load_tensors, save_tensors, write_text
 from .data import Digits, Splits, load_mnist, split
 from .outputs import outputs_directory
 from .rotation import random_angles, rotate
+from .steerable import path_in_use
 
 CLASSIFIERS = {"cnn": models.CNNClassifier, "gcnn": models.GCNNClassifier}
 AUTOENCODERS = {
@@ -166,6 +167,7 @@ class Result:
     """A finished run.
 
     ``history`` holds one dict per epoch (see `training.fit`), ``metrics`` the final numbers,
+    ``steerable`` the path of the steerable layers (see `steerable.accelerate`; empty without any),
     ``path`` the JSON file all of it was read from.
     """
 
@@ -174,6 +176,7 @@ class Result:
     metrics: dict
     seconds: float
     device: str
+    steerable: str
     versions: dict[str, str]
     parameters: int
     path: Path
@@ -258,6 +261,7 @@ def _run(spec: RunSpec, path: Path, device: str, progress: bool) -> Result:
         "parameters": models.parameter_count(model),
         "seconds": round(time.perf_counter() - start, 2),
         "device": _device_name(device),
+        "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "escnn", "numpy", "gvae-core")},
     }

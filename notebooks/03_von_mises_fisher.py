@@ -72,8 +72,8 @@ figures.save(figure, "vmf_marginal", **stamp);
 # %% [markdown]
 # ## The KL to the uniform law
 #
-# It depends on κ and d only: the price in nats of pointing somewhere. At the same κ it is *smaller* in higher
-# dimension, where κ has to fight more volume.
+# It depends on κ and d only: the price in nats of pointing somewhere. The same small κ costs less in higher
+# dimension (about $\kappa^2 / 2d$), the same large κ costs more (about $\tfrac{d-1}{2} \log \kappa$).
 
 # %%
 kappas = torch.logspace(-2, 4, 200, dtype=torch.float64)

@@ -74,13 +74,14 @@ def test_different_content_has_different_keys(seed, rate, protocol):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_are_lists_of_specs(profile):
-    specs = [
-        *profiles.table1(profile, "mnist5k"),
-        *profiles.table2(profile, "mnist5k"),
-        *profiles.best_models(profile, "mnist5k").values(),
-        *profiles.sphere_and_plane(profile, "mnist5k").values(),
-    ]
-    assert len({spec.key for spec in specs}) == len(specs)
+    for specs in (
+        profiles.table1(profile, "mnist5k"),
+        profiles.table2(profile, "mnist5k"),
+        profiles.best_models(profile, "mnist5k").values(),
+        profiles.sphere_and_plane(profile, "mnist5k").values(),
+    ):
+        assert len({spec.key for spec in specs}) == len(specs) >= 2
+        assert all(RunSpec.from_dict(spec.to_dict()) == spec for spec in specs)
 
 
 def test_paper_profile_has_the_papers_sizes():
@@ -103,6 +104,7 @@ def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
         f"{spec.key}.json", f"{spec.key}.safetensors",
     }  # fmt: skip
     assert len(result.history) == spec.epochs and result.seconds > 0 and result.versions["torch"]
+    assert bool(result.steerable) == (spec.model in ("gcnn", "sgvae"))
 
     monkeypatch.setattr(experiments, "_run", lambda *_: pytest.fail("trained again"))
     again = run(spec, progress=False)
@@ -170,6 +172,11 @@ def _start(outputs, spec):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+def _finish(process):
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
 @pytest.mark.slow
 def test_kill_nine_loses_at_most_the_running_epoch(outputs, tmp_path, monkeypatch):
     process = _start(outputs, LONGER)
@@ -183,10 +190,10 @@ def test_kill_nine_loses_at_most_the_running_epoch(outputs, tmp_path, monkeypatc
     done = len(load_tensors(state)[1]["history"])
     assert 1 <= done < LONGER.epochs and find(LONGER) is None
 
-    assert _start(outputs, LONGER).wait() == 0
+    _finish(_start(outputs, LONGER))
     resumed = find(LONGER)
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
-    assert _start(tmp_path / "elsewhere", LONGER).wait() == 0
+    _finish(_start(tmp_path / "elsewhere", LONGER))
     whole = find(LONGER)
     assert resumed.history == whole.history and resumed.metrics == whole.metrics
     assert not state.exists()
@@ -196,6 +203,5 @@ def test_kill_nine_loses_at_most_the_running_epoch(outputs, tmp_path, monkeypatc
 def test_two_processes_on_one_folder_share_one_run(outputs):
     processes = [_start(outputs, LONGER) for _ in range(2)]
     for process in processes:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        _finish(process)
     assert len(list((outputs / "runs").glob("*.json"))) == 1 and find(LONGER)
