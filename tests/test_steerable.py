@@ -38,11 +38,19 @@ NATIVE_ONLY_FLOAT32 = [("torch", torch.float32), ("torch", torch.float64)] + [
 def so2_fields(frequency: int, count: int) -> enn.FieldType:
     gspace = gspaces.rot2dOnR2(maximum_frequency=max(frequency, 1))
     group = gspace.fibergroup
-    return enn.FieldType(gspace, count * [group.spectral_regular_representation(*group.bl_irreps(frequency))])
+    return enn.FieldType(
+        gspace, count * [group.spectral_regular_representation(*group.bl_irreps(frequency))]
+    )
 
 
 def encoder(
-    fields=(5, 4, 6), frequency=3, strides=(2, 1, 2), kernel_size=4, padding=2, dropout=0.1, activation=enn.FourierELU
+    fields=(5, 4, 6),
+    frequency=3,
+    strides=(2, 1, 2),
+    kernel_size=4,
+    padding=2,
+    dropout=0.1,
+    activation=enn.FourierELU,
 ) -> enn.SequentialModule:
     """The papers' encoders (their sizes are in the benchmark), here small."""
     gspace = gspaces.rot2dOnR2(maximum_frequency=frequency)
@@ -54,7 +62,10 @@ def encoder(
         layers += [enn.IIDBatchNorm2d(act.in_type), act, enn.FieldDropout(act.out_type, dropout)]
         field_type = act.out_type
     invariant = enn.FieldType(gspace, fields[-1] * [gspace.trivial_repr])
-    layers += [enn.PointwiseAvgPool2D(field_type, 2, stride=1), enn.R2Conv(field_type, invariant, 1)]
+    layers += [
+        enn.PointwiseAvgPool2D(field_type, 2, stride=1),
+        enn.R2Conv(field_type, invariant, 1),
+    ]
     return enn.SequentialModule(*layers)
 
 
@@ -66,14 +77,16 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def run(module: nn.Module, x: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Output, input gradient, parameter gradients and buffers after one forward and backward pass."""
+    """Output, all gradients and the buffers after one forward and backward pass."""
     x = x.clone().requires_grad_()
     module.zero_grad()
     torch.manual_seed(seed)
     y = module(enn.GeometricTensor(x, module.in_type)).tensor
     torch.manual_seed(seed + 1)
     (y * torch.randn(y.shape, dtype=y.dtype)).sum().backward()
-    gradients = {f"gradient of {n}": p.grad for n, p in module.named_parameters() if p.grad is not None}
+    gradients = {
+        f"gradient of {n}": p.grad for n, p in module.named_parameters() if p.grad is not None
+    }
     buffers = {n: b.clone() for n, b in module.named_buffers()}
     return {"output": y.detach(), "gradient of the input": x.grad, **gradients, **buffers}
 
@@ -85,7 +98,9 @@ def assert_same(fast: nn.Module, stock: nn.Module, x: torch.Tensor) -> None:
     assert max(errors.values()) <= TOLERANCE[x.dtype], errors
 
 
-def pair(module: nn.Module, path: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+def pair(
+    module: nn.Module, path: str, dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, nn.Module]:
     """(fast, stock) with the same random parameters."""
     for p in module.parameters():
         nn.init.normal_(p, std=0.3)
@@ -104,7 +119,7 @@ def kernel_cache(tmp_path_factory):
         native.load.cache_clear()
 
 
-# ---- layers ----------------------------------------------------------------------------------------
+# ---- layers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("path", "dtype"), NATIVE_ONLY_FLOAT32)
@@ -120,20 +135,28 @@ def kernel_cache(tmp_path_factory):
     bias=st.booleans(),
     training=st.booleans(),
 )
-def test_convolution(path, dtype, frequencies, counts, kernel_size, stride, padding, extra, batch, bias, training):
+def test_convolution(
+    path, dtype, frequencies, counts, kernel_size, stride, padding, extra, batch, bias, training
+):
     in_type, out_type = so2_fields(max(frequencies), counts[0]), None
     group = in_type.fibergroup
     reprs = [group.spectral_regular_representation(*group.bl_irreps(f)) for f in frequencies]
     in_type, out_type = (enn.FieldType(in_type.gspace, n * [r]) for n, r in zip(counts, reprs))
     try:
-        stock = enn.R2Conv(in_type, out_type, kernel_size, stride=stride, padding=padding, bias=bias)
+        stock = enn.R2Conv(
+            in_type, out_type, kernel_size, stride=stride, padding=padding, bias=bias
+        )
     except ValueError:  # the basis is empty: kernel 1 between different irreps
         return
     fast, stock = pair(stock, path, dtype)
     assert report(fast)[0].path == path
     for module in (fast, stock):
         module.train(training)
-    assert_same(fast, stock, torch.randn(batch, in_type.size, *(kernel_size + e for e in extra), dtype=dtype))
+    assert_same(
+        fast,
+        stock,
+        torch.randn(batch, in_type.size, *(kernel_size + e for e in extra), dtype=dtype),
+    )
 
 
 @pytest.mark.parametrize(("path", "dtype"), NATIVE_ONLY_FLOAT32)
@@ -144,12 +167,16 @@ def test_network(path, dtype, training, activation):
     assert path_in_use(fast) == path
     for _ in range(2):  # the running statistics move on
         for module in (fast, stock):
-            module.train().train(training)  # escnn's filter in eval mode is good for one backward pass
+            module.train().train(
+                training
+            )  # escnn's filter in eval mode is good for one backward pass
         assert_same(fast, stock, torch.randn(6, 1, 14, 13, dtype=dtype))
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}])
+@pytest.mark.parametrize(
+    "options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}]
+)
 def test_batch_norm_options(path, options):
     fields = so2_fields(3, 5)
     layers = [enn.R2Conv(so2_fields(3, 2), fields, 3), enn.IIDBatchNorm2d(fields, **options)]
@@ -167,8 +194,10 @@ def test_other_orders_of_layers(path):
     act = enn.FourierPointwise(gspace, 3, gspace.fibergroup.bl_irreps(2), N=9, function="p_tanh")
     fields = act.in_type
     layers = [
-        enn.FieldDropout(fields, 0.3), enn.IIDBatchNorm2d(fields), enn.FieldDropout(fields, 0.2), act,
-        enn.R2Conv(fields, fields, 3, padding=1), enn.NormNonLinearity(fields), enn.FieldDropout(fields, 0.3),
+        enn.FieldDropout(fields, 0.3), enn.IIDBatchNorm2d(fields), enn.FieldDropout(fields, 0.2),
+        act,
+        enn.R2Conv(fields, fields, 3, padding=1), enn.NormNonLinearity(fields),
+        enn.FieldDropout(fields, 0.3),
         enn.PointwiseAvgPool2D(fields, 2), enn.IIDBatchNorm2d(fields), enn.IIDBatchNorm2d(fields),
         enn.FieldDropout(fields, 0.3), enn.FieldDropout(fields, 0.3), enn.R2Conv(fields, fields, 3),
         enn.FieldDropout(fields, 0.3, inplace=True),
@@ -197,7 +226,7 @@ def test_cyclic_group_goes_through_the_irreps():
 
 
 def test_reflections(monkeypatch):
-    """O(2): escnn's Clebsch-Gordan code hands scikit-learn a matrix that its newer versions refuse."""
+    """O(2): escnn's Clebsch-Gordan code hands scikit-learn an np.matrix, which it refuses."""
     numerical = escnn.group._numerical
     original = numerical.randomized_svd
     monkeypatch.setattr(numerical, "randomized_svd", lambda a, **k: original(np.asarray(a), **k))
@@ -234,7 +263,8 @@ def test_model_with_unsupported_layers():
     uniform = so2_fields(2, 3)
     layers = [
         enn.MaskModule(enn.FieldType(gspace, [gspace.trivial_repr]), 12),
-        enn.R2Conv(enn.FieldType(gspace, [gspace.trivial_repr]), mixed, 3), enn.IIDBatchNorm2d(mixed),
+        enn.R2Conv(enn.FieldType(gspace, [gspace.trivial_repr]), mixed, 3),
+        enn.IIDBatchNorm2d(mixed),
         enn.NormNonLinearity(mixed), enn.R2Conv(mixed, uniform, 3), enn.FieldDropout(uniform, 0.2),
         enn.R2Conv(uniform, uniform, 3),
     ]  # fmt: skip
@@ -253,7 +283,7 @@ def test_multiply_adds():
     assert native.ConvolutionPlan(factors, 1, 0).bank.shape == (16, 5)
 
 
-# ---- a module stays what it was --------------------------------------------------------------------
+# ---- a module stays what it was ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -289,7 +319,7 @@ def test_deepcopy_and_pickle():
     x = torch.randn(2, 1, 16, 16)
     clone = copy.deepcopy(module)
     assert_same(clone, module, x)
-    # escnn's groups cannot be pickled (their irreps are local functions); what is added to them can.
+    # escnn's groups cannot be pickled (their irreps are local functions); what is added here can.
     convolution = module[4]
     added = {k: v for k, v in convolution.__getstate__().items() if k not in vars(encoder()[4])}
     assert {"_factors", "_plan", "steerable_path"} <= pickle.loads(pickle.dumps(added)).keys()
@@ -332,7 +362,7 @@ def test_no_stale_weights_in_eval_mode(path):
 
 
 def test_another_basis_is_noticed():
-    """A state dict with another sampled basis is what escnn would use, so it is factorised again."""
+    """A state dict with another sampled basis is what escnn would use: factorised again."""
     fields = so2_fields(2, 3)
     fast, stock = pair(enn.R2Conv(fields, fields, 3, recompute=True), "torch")
     x = torch.randn(2, fields.size, 6, 6)
@@ -431,7 +461,7 @@ def test_loss_curves_coincide(path):
     assert ((found - expected).abs() / expected.abs()).max() <= 1e-3
 
 
-# ---- choosing and building -------------------------------------------------------------------------
+# ---- choosing and building -----------------------------------------------------------------------
 
 
 def test_environment_variable(monkeypatch):
@@ -470,7 +500,11 @@ def test_built_once(tmp_path):
 
 
 INSTRUCTION_SETS = {
-    "x86_64": {"baseline": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx512f", "-mavx512vl", "-mfma")},
+    "x86_64": {
+        "baseline": (),
+        "avx2": ("-mavx2", "-mfma"),
+        "avx512": ("-mavx512f", "-mavx512vl", "-mfma"),
+    },
     "aarch64": {"baseline": ()},
 }.get(platform.machine(), {"baseline": ()})
 
@@ -484,7 +518,11 @@ def test_every_instruction_set(name, tmp_path, monkeypatch):
     library = ctypes.CDLL(str(native.build(tmp_path, INSTRUCTION_SETS[name])))
     assert library.steerable_width() == {"baseline": 4, "avx2": 8, "avx512": 16}[name]
     monkeypatch.setattr(native, "load", lambda: library)
-    for fields, kernel_size, padding in (((5, 20, 3), 4, 2), ((16, 33, 17), 3, 1), ((2, 3, 2), 5, 0)):
+    for fields, kernel_size, padding in (
+        ((5, 20, 3), 4, 2),
+        ((16, 33, 17), 3, 1),
+        ((2, 3, 2), 5, 0),
+    ):
         module = encoder(fields, kernel_size=kernel_size, padding=padding, strides=(1, 2, 1))
         assert_same(*pair(module, "native"), torch.randn(3, 1, 21, 22))
 
@@ -493,8 +531,20 @@ def test_benchmark_prints_its_tables(monkeypatch, capsys):
     monkeypatch.setattr(steerable_bench, "NETWORKS", {"small": ((2, 2), 2, (1, 2), 12, 2)})
     parser = argparse.ArgumentParser()
     steerable_bench.add_arguments(parser)
-    arguments = ["--networks", "small", "--variants", "escnn", "torch", "--repeats", "1", "--no-memory", "--batch"]
-    steerable_bench.main(parser.parse_args([*arguments, "2", "--threads", str(torch.get_num_threads())]))
+    arguments = [
+        "--networks",
+        "small",
+        "--variants",
+        "escnn",
+        "torch",
+        "--repeats",
+        "1",
+        "--no-memory",
+        "--batch",
+    ]
+    steerable_bench.main(
+        parser.parse_args([*arguments, "2", "--threads", str(torch.get_num_threads())])
+    )
     lines = capsys.readouterr().out.splitlines()
     header, stock, fast = (line.split() for line in lines[-3:])
     assert (stock[0], fast[0], fast[1]) == ("escnn", "torch", "torch") and header[0] == "variant"

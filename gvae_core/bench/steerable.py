@@ -1,7 +1,7 @@
 """Stock escnn against the fast steerable layers: training step, memory, error, and sweeps.
 
-The variants take turns in one process, so they share the allocator's and the machine's state; the best
-of all repetitions is shown. CPU seconds are shown beside wall seconds, because they still mean
+The variants take turns in one process, so they share the allocator's and the machine's state; the
+best of all repetitions is shown. CPU seconds are shown beside wall seconds, because they still mean
 something on a machine that others use too.
 """
 
@@ -44,8 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--padding", type=int, default=0, help="of the encoders' convolutions")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--sweeps", action="store_true", help="also fields, frequency, kernel and batch, layer by layer")
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the peak memory, which takes new processes")
+    parser.add_argument(
+        "--sweeps",
+        action="store_true",
+        help="also fields, frequency, kernel and batch, layer by layer",
+    )
+    parser.add_argument(
+        "--no-memory",
+        dest="memory",
+        action="store_false",
+        help="skip the peak memory, which takes new processes",
+    )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -54,20 +63,46 @@ def main(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise ValueError(f"expected --{name} to be at least 1, got {getattr(args, name)}")
     torch.set_num_threads(args.threads)
-    print(f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, batch {args.batch}")
+    print(
+        f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, "
+        f"batch {args.batch}"
+    )
     for network in args.networks:
-        models, x = variants(encoder(network, args.padding), args.variants), images(network, args.batch)
+        models, x = (
+            variants(encoder(network, args.padding), args.variants),
+            images(network, args.batch),
+        )
         rows = []
         times, errors = measure(models, x, args.repeats), compare(models, x)
         for name, model in models.items():
             wall, cpu, forward, backward = times[name]
             reference = times[args.variants[0]]
-            row = [name, path_in_use(model), f"{wall:.3f}", f"{forward:.3f}", f"{backward:.3f}", f"{cpu:.3f}"]
-            row += [f"{reference[0] / wall:.1f}x", f"{reference[1] / cpu:.1f}x", *(f"{e:.1e}" for e in errors[name])]
+            row = [
+                name,
+                path_in_use(model),
+                f"{wall:.3f}",
+                f"{forward:.3f}",
+                f"{backward:.3f}",
+                f"{cpu:.3f}",
+            ]
+            row += [
+                f"{reference[0] / wall:.1f}x",
+                f"{reference[1] / cpu:.1f}x",
+                *(f"{e:.1e}" for e in errors[name]),
+            ]
             if args.memory:
                 row.append(f"{peak_memory(network, name, args):.0f}")
             rows.append(row)
-        header = ["variant", "path", "step s", "forward s", "backward s", "step CPU s", "speed-up", "CPU speed-up"]
+        header = [
+            "variant",
+            "path",
+            "step s",
+            "forward s",
+            "backward s",
+            "step CPU s",
+            "speed-up",
+            "CPU speed-up",
+        ]
         header += ["output error", "gradient error"] + ["peak MiB"] * args.memory
         table(f"Training step of the {network} encoder", header, rows)
     if args.sweeps:
@@ -103,8 +138,10 @@ def variants(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     return {name: m if name == "escnn" else accelerate(m, name) for name, m in copies.items()}
 
 
-def measure(models: dict[str, nn.Module], x: torch.Tensor, repeats: int) -> dict[str, tuple[float, ...]]:
-    """(step, step in CPU seconds, forward, backward) of each model, the best of interleaved repeats."""
+def measure(
+    models: dict[str, nn.Module], x: torch.Tensor, repeats: int
+) -> dict[str, tuple[float, ...]]:
+    """(step, step in CPU seconds, forward, backward) of each, the best of interleaved repeats."""
     optimisers = {name: torch.optim.Adam(m.parameters()) for name, m in models.items()}
     best: dict[str, tuple[float, ...]] = {}
     for _ in range(repeats + 1):  # the first one warms up and is usually beaten
@@ -168,21 +205,32 @@ def _memory(field: str) -> float:
     """MiB of this process: "VmRSS" now, "VmHWM" at most so far (the latter for both off Linux)."""
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(field)) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return (
+            next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(field))
+            / 2**10
+        )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def sweep(args: argparse.Namespace) -> None:
     """One convolution, forward and backward, by fields, frequency, kernel and batch."""
     default = dict(fields=32, frequency=6, kernel=4, batch=20)
-    values = dict(fields=(8, 16, 32, 64), frequency=(2, 4, 6, 8), kernel=(3, 4, 5, 7), batch=(1, 8, 20, 50))
+    values = dict(
+        fields=(8, 16, 32, 64), frequency=(2, 4, 6, 8), kernel=(3, 4, 5, 7), batch=(1, 8, 20, 50)
+    )
     rows = []
     for name, settings in values.items():
         for value in settings:
             rows.append([f"{name} {value}", *_sweep_row({**default, name: value}, args)])
     defaults = ", ".join(f"{k} {v}" for k, v in default.items())
     header = ["", *(f"{v} ms" for v in args.variants), *(f"{v}" for v in args.variants[1:])]
-    table(f"One convolution on 15 x 15, forward and backward; unless said otherwise {defaults}", header, rows)
+    table(
+        f"One convolution on 15 x 15, forward and backward; unless said otherwise {defaults}",
+        header,
+        rows,
+    )
 
 
 def _sweep_row(setting: dict[str, int], args: argparse.Namespace) -> Iterable[str]:
@@ -193,14 +241,18 @@ def _sweep_row(setting: dict[str, int], args: argparse.Namespace) -> Iterable[st
     models = variants(enn.R2Conv(fields, fields, setting["kernel"]), args.variants)
     times = measure(models, torch.randn(setting["batch"], fields.size, 15, 15), args.repeats)
     milliseconds = [1e3 * sum(times[v][2:]) for v in args.variants]
-    return [f"{ms:.1f}" for ms in milliseconds] + [f"{milliseconds[0] / ms:.1f}x" for ms in milliseconds[1:]]
+    return [f"{ms:.1f}" for ms in milliseconds] + [
+        f"{milliseconds[0] / ms:.1f}x" for ms in milliseconds[1:]
+    ]
 
 
 def processor() -> str:
     """The processor's name, and its widest vectors that matter here."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    values = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
     name = values.get("model name") or platform.processor() or platform.machine()
     flags = values.get("flags", "").split()
     return name + next((f" ({f})" for f in ("avx512f", "avx2") if f in flags), "")

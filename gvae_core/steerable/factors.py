@@ -1,8 +1,8 @@
 """Few spatial filters and a mixing matrix instead of a dense kernel: exact, from escnn's own basis.
 
-A steerable kernel between two fields is a sum of basis elements, K = sum_b w_b K_b with K_b of shape
-[components out, components in, k, k]. For every irrep of the output field, the rows of all K_b span
-only a few directions: with independent rows ("maps") Psi_1..Psi_R, every row is
+A steerable kernel between two fields is a sum of basis elements, K = sum_b w_b K_b with K_b of
+shape [components out, components in, k, k]. For every irrep of the output field, the rows of all
+K_b span only a few directions: with independent rows ("maps") Psi_1..Psi_R, every row is
 
     K_b[i] = sum_r T[b, i, r] Psi_r,   so   (K * x)_i = sum_r (sum_b w_b T[b, i, r]) (Psi_r * x).
 
@@ -44,13 +44,13 @@ class Factors:
     Attributes
     ----------
     filters : Psi [maps, components in, k, k], the spatial filters
-    mixing : [basis, entries], the T of all blocks side by side, each [size, maps of the block] flattened
+    mixing : [basis, entries], the T of all blocks side by side, each [size, its maps] flattened
     blocks : where the irreps of the output lie among components, maps and entries
     fields_in, fields_out, components_in, components_out : of the convolution
     trivial_components : of the output, among its irreps; where a bias can be
     residual : the largest absolute error of the factorisation
-    basis_in, basis_out : change from irreps to the fields' own basis, or None where they are the same;
-        ``filters`` already act on the input's own basis
+    basis_in, basis_out : change from irreps to the fields' own basis, or None where they are
+        the same; ``filters`` already act on the input's own basis
     """
 
     filters: np.ndarray
@@ -92,12 +92,18 @@ def factorise(convolution: R2Conv) -> Factors:
     input_repr = uniform_representation(convolution.in_type)
     output_repr = uniform_representation(convolution.out_type)
     if input_repr is None or output_repr is None:
-        raise ValueError(f"the {'input' if input_repr is None else 'output'} fields differ in their representation")
+        raise ValueError(
+            f"the {'input' if input_repr is None else 'output'} fields differ in representation"
+        )
 
     (block_basis,) = convolution.basisexpansion.children()
     sampled = block_basis.sampled_basis.detach().double().cpu().numpy()  # [basis, out, in, taps]
     basis_in, basis_out = _change_of_basis(input_repr), _change_of_basis(output_repr)
-    rows = sampled if basis_out is None else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
+    rows = (
+        sampled
+        if basis_out is None
+        else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
+    )
 
     filters, mixing, blocks, trivial, residual, start, first_map = [], [], [], [], 0.0, 0, 0
     for irrep in map(lambda identifier: output_repr.group.irrep(*identifier), output_repr.irreps):
@@ -113,7 +119,9 @@ def factorise(convolution: R2Conv) -> Factors:
             first_map += len(psi)
         start += size
     if residual > RESIDUAL_TOLERANCE:
-        raise ValueError(f"the factorisation leaves a residual of {residual:.1e}, above {RESIDUAL_TOLERANCE:.0e}")
+        raise ValueError(
+            f"the factorisation leaves a residual of {residual:.1e}, above {RESIDUAL_TOLERANCE:.0e}"
+        )
     k = convolution.kernel_size
     return Factors(
         filters=np.concatenate(filters).reshape(-1, input_repr.size, k, k),
@@ -143,4 +151,8 @@ def _independent_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     coefficients = np.linalg.lstsq(rows[chosen].T, rows.T, rcond=None)[0].T
     coefficients[np.abs(coefficients) < 1e-14] = 0.0
     coefficients[chosen] = np.eye(rank)
-    return rows[chosen], coefficients, float(np.abs(coefficients @ rows[chosen] - rows).max(initial=0.0))
+    return (
+        rows[chosen],
+        coefficients,
+        float(np.abs(coefficients @ rows[chosen] - rows).max(initial=0.0)),
+    )

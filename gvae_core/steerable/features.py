@@ -23,7 +23,7 @@ class Affine(NamedTuple):
 
 
 class Features(GeometricTensor):
-    """A geometric tensor whose values are ``keep * affine(raw)``; ``tensor`` computes them when asked.
+    """A geometric tensor of values ``keep * affine(raw)``, which ``tensor`` computes when asked.
 
     Layers of escnn and the reader's code see an ordinary geometric tensor, [N, C, H, W] contiguous.
 
@@ -44,7 +44,13 @@ class Features(GeometricTensor):
         affine: Affine | None = None,
         keep: Tensor | None = None,
     ):
-        self._raw, self.type, self.packed, self.affine, self.keep = raw, field_type, packed, affine, keep
+        self._raw, self.type, self.packed, self.affine, self.keep = (
+            raw,
+            field_type,
+            packed,
+            affine,
+            keep,
+        )
         self.coords = None
         self._tensor: Tensor | None = None
         traced = torch.compiler.is_compiling() or raw.is_inference()
@@ -54,7 +60,9 @@ class Features(GeometricTensor):
     def raw(self) -> Tensor:
         pending = self.affine is not None or self.keep is not None
         if pending and self._version is not None and self._raw._version != self._version:
-            raise RuntimeError("a layer's input was changed in place while the layer's output waited for its use")
+            raise RuntimeError(
+                "a layer's input was changed in place while the layer's output waited for its use"
+            )
         return self._raw
 
     @property
@@ -74,7 +82,7 @@ class Features(GeometricTensor):
         return unpacked.reshape(n, self.type.size, height, width).contiguous()
 
     def packed_with_keep(self) -> tuple[Tensor, Tensor | None]:
-        """For the compiled convolution: packed values, and the dropout that is still to be applied."""
+        """For the compiled convolution: packed values, and the dropout still to be applied."""
         x = self if self.affine is None else Features(self.tensor, self.type)
         raw = x.raw if x.packed else pack(x.raw, len(self.type))
         return raw, None if x.keep is None else x.keep.contiguous()
@@ -96,7 +104,13 @@ class Features(GeometricTensor):
 
     @tensor.setter
     def tensor(self, values: Tensor) -> None:  # escnn's in-place operators assign it
-        self._raw, self.packed, self.affine, self.keep, self._tensor = values, False, None, None, values
+        self._raw, self.packed, self.affine, self.keep, self._tensor = (
+            values,
+            False,
+            None,
+            None,
+            values,
+        )
 
 
 def as_features(x: GeometricTensor) -> Features:

@@ -1,15 +1,15 @@
-// The fast layers on a CPU. Features are packed pixel by pixel: [image][y][x][component][field], the
-// fields padded with zeros to a multiple of LANES, so that every loop runs over whole vectors.
+// The fast layers on a CPU. Features are packed pixel by pixel: [image][y][x][component][field],
+// the fields padded with zeros to a multiple of LANES, so that every loop runs over whole vectors.
 //
 //   steerable_convolve            y = mix(filter(keep * x)) + bias
 //   steerable_convolve_backward   gradients of x and of the mixing matrices
 //   steerable_statistics          per image: mean and sum of squared deviations of every channel
-//   steerable_activate            batch norm, inverse Fourier transform, ELU or ReLU, Fourier transform
-//   steerable_activate_backward   gradients of x, scale and shift
+//   steerable_activate            batch norm, inverse Fourier transform, ELU or ReLU, Fourier
+//   transform steerable_activate_backward   gradients of x, scale and shift
 //
-// Vectors are the compiler's portable ones (GCC, Clang); the widths below are the only thing that knows
-// the instruction set. No state is kept between calls; each call starts its own threads. Results do not
-// depend on timing: what threads add up is divided in fixed shares.
+// Vectors are the compiler's portable ones (GCC, Clang); the widths below are the only thing that
+// knows the instruction set. No state is kept between calls; each call starts its own threads.
+// Results do not depend on timing: what threads add up is divided in fixed shares.
 
 #include <algorithm>
 #include <atomic>
@@ -30,7 +30,8 @@ namespace {
 constexpr int LANES = 16;  // fields are padded to this, whatever the width of a register
 
 #if defined(__AVX512F__)
-constexpr int WIDTH = 16, ROWS = 8, GROUP = 4;  // floats per register, rows of a product tile, vectors per filter pass
+constexpr int WIDTH = 16, ROWS = 8,
+              GROUP = 4;  // floats per register, rows of a product tile, vectors per filter pass
 #elif defined(__AVX2__)
 constexpr int WIDTH = 8, ROWS = 6, GROUP = 2;
 #elif defined(__aarch64__)
@@ -41,18 +42,26 @@ constexpr int WIDTH = 4, ROWS = 6, GROUP = 2;
 constexpr int PANEL = 2 * WIDTH;  // columns of a product tile
 constexpr int FILTERS = 5;        // filters in registers at a time
 constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
-constexpr long TILE_FLOATS = 192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
+constexpr long TILE_FLOATS =
+    192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t VecInt __attribute__((vector_size(4 * WIDTH)));
 
-template <class V> inline V load(const float* p) {  // of any alignment
+template <class V>
+inline V load(const float* p) {  // of any alignment
     V v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
-template <class V> inline void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
-template <class V> inline V all(float x) { return x - V{}; }
+template <class V>
+inline void store(float* p, V v) {
+    std::memcpy(p, &v, sizeof v);
+}
+template <class V>
+inline V all(float x) {
+    return x - V{};
+}
 
 // v in its first n lanes, 0 in the padding, whatever was read there
 inline Vec first_lanes(Vec v, long n) {
@@ -62,21 +71,28 @@ inline Vec first_lanes(Vec v, long n) {
     return load<Vec>(lanes);
 }
 
-inline long round_up(long n, long to) { return (n + to - 1) / to * to; }
+inline long round_up(long n, long to) {
+    return (n + to - 1) / to * to;
+}
 
-struct Free { void operator()(float* p) const { std::free(p); } };
+struct Free {
+    void operator()(float* p) const { std::free(p); }
+};
 using Buffer = std::unique_ptr<float, Free>;
 inline Buffer floats(long n) {
-    return Buffer(static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float) + 64, 64))));
+    return Buffer(
+        static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float) + 64, 64))));
 }
 
 // Run work(0) .. work(threads - 1) at once; what cannot get a thread runs here.
-template <class Work> void parallel(long threads, const Work& work) {
+template <class Work>
+void parallel(long threads, const Work& work) {
     std::vector<std::thread> running;
     long started = 1;
     try {
         running.reserve(threads);
-        for (; started < threads; ++started) running.emplace_back([&work, started] { work(started); });
+        for (; started < threads; ++started)
+            running.emplace_back([&work, started] { work(started); });
     } catch (const std::system_error&) {
     }
     work(0);
@@ -84,15 +100,18 @@ template <class Work> void parallel(long threads, const Work& work) {
     for (auto& thread : running) thread.join();
 }
 
-// ---- matrix products: c[i][j] (+)= sum_k a[i * ai + k * ak] * b[k * bk + j] ------------------------
+// ---- matrix products: c[i][j] (+)= sum_k a[i * ai + k * ak] * b[k * bk + j]
+// ------------------------
 
 template <int R, int C>
-inline void tile(long depth, const float* a, long ai, long ak, const float* b, long bk, float* c, long ci,
-                 const float* start, bool add) {
+inline void tile(long depth, const float* a, long ai, long ak, const float* b, long bk, float* c,
+                 long ci, const float* start, bool add) {
     Vec sum[R][C];
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < C; ++j)
-            sum[i][j] = add ? load<Vec>(c + i * ci + j * WIDTH) : start ? load<Vec>(start + j * WIDTH) : Vec{};
+            sum[i][j] = add     ? load<Vec>(c + i * ci + j * WIDTH)
+                        : start ? load<Vec>(start + j * WIDTH)
+                                : Vec{};
     for (long k = 0; k < depth; ++k, a += ak, b += bk) {
         Vec row[C];
         for (int j = 0; j < C; ++j) row[j] = load<Vec>(b + j * WIDTH);
@@ -106,17 +125,20 @@ inline void tile(long depth, const float* a, long ai, long ak, const float* b, l
 }
 
 template <int C, int R = ROWS>
-inline void tile_of(int rows, long depth, const float* a, long ai, long ak, const float* b, long bk, float* c,
-                    long ci, const float* start, bool add) {
+inline void tile_of(int rows, long depth, const float* a, long ai, long ak, const float* b, long bk,
+                    float* c, long ci, const float* start, bool add) {
     if constexpr (R > 0) {
-        if (rows == R) tile<R, C>(depth, a, ai, ak, b, bk, c, ci, start, add);
-        else tile_of<C, R - 1>(rows, depth, a, ai, ak, b, bk, c, ci, start, add);
+        if (rows == R)
+            tile<R, C>(depth, a, ai, ak, b, bk, c, ci, start, add);
+        else
+            tile_of<C, R - 1>(rows, depth, a, ai, ak, b, bk, c, ci, start, add);
     }
 }
 
-// b is either packed in panels of PANEL columns (panel_stride > 0) or a plain matrix with rows of bk floats.
-void product(long rows, long columns, long depth, const float* a, long ai, long ak, const float* b, long bk,
-             long panel_stride, float* c, long ci, const float* start, bool add) {
+// b is either packed in panels of PANEL columns (panel_stride > 0) or a plain matrix with rows of
+// bk floats.
+void product(long rows, long columns, long depth, const float* a, long ai, long ak, const float* b,
+             long bk, long panel_stride, float* c, long ci, const float* start, bool add) {
     const long groups = (rows + ROWS - 1) / ROWS;
     for (long j = 0; j < columns; j += PANEL) {
         const float* panel = panel_stride ? b + j / PANEL * panel_stride : b + j;
@@ -124,24 +146,28 @@ void product(long rows, long columns, long depth, const float* a, long ai, long 
         for (long g = 0; g < groups; ++g) {  // equal shares, so that no tile is nearly empty
             const long i = g * rows / groups, n = (g + 1) * rows / groups - i;
             const float* s = start ? start + j : nullptr;
-            if (whole) tile_of<2>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
-            else tile_of<1>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
+            if (whole)
+                tile_of<2>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
+            else
+                tile_of<1>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
         }
     }
 }
 
 }  // namespace
 
-// ---- convolution -----------------------------------------------------------------------------------
+// ---- convolution
+// -----------------------------------------------------------------------------------
 
 extern "C" struct Convolution {
     int64_t images, height, width, components, fields;  // input
     int64_t height_out, width_out, components_out, fields_out;
     int64_t kernel, stride, pad_y, pad_x;
     int64_t filters, first_component, end_component, blocks, maps, threads;
-    const float* bank;           // [taps][filters]
-    const int32_t* block;        // [blocks][start, size, first map, maps]
-    const int32_t* term_begin;   // [maps + 1]: a map is a sum of terms, coefficient * (filter * component)
+    const float* bank;     // [taps][filters]
+    const int32_t* block;  // [blocks][start, size, first map, maps]
+    const int32_t*
+        term_begin;  // [maps + 1]: a map is a sum of terms, coefficient * (filter * component)
     const int32_t* term_source;  // [terms]: filter * (end - first) + component - first
     const float* term_value;     // [terms]
     const int32_t* back_begin;   // the same table the other way: [filters * (end - first) + 1]
@@ -156,9 +182,11 @@ struct Layout {
     const Convolution& c;
     long channels, channels_out, used, sources, padded_fields_out;
     long padded_height, padded_width, pixels;
-    std::vector<long> column, matrix, panels, panels_back;  // per block: offset in a row of maps, in the matrices
+    std::vector<long> column, matrix, panels,
+        panels_back;  // per block: offset in a row of maps, in the matrices
     long row, matrices, panel_floats, panel_back_floats, image_floats;
-    long group, tile_pixels;  // images that go through together, and how many of their pixels at a time
+    long group,
+        tile_pixels;  // images that go through together, and how many of their pixels at a time
 
     explicit Layout(const Convolution& c) : c(c) {
         padded_fields_out = round_up(c.fields_out, LANES);
@@ -190,7 +218,8 @@ struct Layout {
     long start(long b) const { return block(b)[0] * padded_fields_out; }
     long columns(long b) const { return block(b)[1] * padded_fields_out; }
     long depth(long b) const { return block(b)[3] * c.fields; }
-    // Entry (map, component, field in, field out) of block b in the caller's matrices [entries][fields in][fields out].
+    // Entry (map, component, field in, field out) of block b in the caller's matrices
+    // [entries][fields in][fields out].
     long entry(long b, long map, long component) const {
         long first = 0;
         for (long i = 0; i < b; ++i) first += long(block(i)[1]) * block(i)[3];
@@ -225,11 +254,13 @@ void pack_panels_back(const Layout& l, const float* mixing, float* panels) {
                     const float* from = mixing + l.entry(b, m, i) + f * l.c.fields_out;
                     const long k = m * l.c.fields + f, columns = l.columns(b);
                     float* to = panels + l.panels_back[b] + k / PANEL * columns * PANEL + k % PANEL;
-                    for (long o = 0; o < l.c.fields_out; ++o) to[(i * l.padded_fields_out + o) * PANEL] = from[o];
+                    for (long o = 0; o < l.c.fields_out; ++o)
+                        to[(i * l.padded_fields_out + o) * PANEL] = from[o];
                 }
 }
 
-// One image [height][width][channels] into its zero-padded copy, times keep [fields][height][width].
+// One image [height][width][channels] into its zero-padded copy, times keep
+// [fields][height][width].
 void pad_image(const Layout& l, const float* x, const float* keep, float* padded) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
@@ -245,7 +276,8 @@ void pad_image(const Layout& l, const float* x, const float* keep, float* padded
                 continue;
             }
             for (long f = 0; f < lanes; f += WIDTH) {
-                for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
+                for (long i = 0; i < WIDTH; ++i)
+                    factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
                 const Vec k = load<Vec>(factor);
                 for (long d = 0; d < c.components; ++d)
                     store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
@@ -261,14 +293,16 @@ void crop_image(const Layout& l, const float* padded, const float* keep, float* 
     for (long y = 0; y < c.height; ++y)
         for (long xx = 0; xx < c.width; ++xx) {
             const long p = y * c.width + xx;
-            const float* from = padded + ((y + c.pad_y) * l.padded_width + xx + c.pad_x) * l.channels;
+            const float* from =
+                padded + ((y + c.pad_y) * l.padded_width + xx + c.pad_x) * l.channels;
             float* to = x + p * l.channels;
             if (!keep) {
                 std::memcpy(to, from, l.channels * sizeof(float));
                 continue;
             }
             for (long f = 0; f < lanes; f += WIDTH) {
-                for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
+                for (long i = 0; i < WIDTH; ++i)
+                    factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
                 const Vec k = load<Vec>(factor);
                 for (long d = 0; d < c.components; ++d)
                     store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
@@ -276,7 +310,8 @@ void crop_image(const Layout& l, const float* padded, const float* keep, float* 
         }
 }
 
-// F filters on V vectors of channels at one pixel: z[f] = sum over taps of bank[tap][f] * window[tap]
+// F filters on V vectors of channels at one pixel: z[f] = sum over taps of bank[tap][f] *
+// window[tap]
 template <int F, int V>
 inline void filter_vectors(const Layout& l, const float* window, const float* bank, float* z) {
     Vec sum[F][V] = {};
@@ -317,43 +352,51 @@ inline void spread_vectors(const Layout& l, float* window, const float* bank, co
         }
 }
 
-template <int F = FILTERS> inline void filter_some(int n, const Layout& l, const float* w, const float* bank, float* z) {
+template <int F = FILTERS>
+inline void filter_some(int n, const Layout& l, const float* w, const float* bank, float* z) {
     if constexpr (F > 0) {
         if (n < F) return filter_some<F - 1>(n, l, w, bank, z);
         long v = 0;
-        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH) filter_vectors<F, GROUP>(l, w + v, bank, z + v);
+        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH)
+            filter_vectors<F, GROUP>(l, w + v, bank, z + v);
         for (; v < l.used; v += WIDTH) filter_vectors<F, 1>(l, w + v, bank, z + v);
     }
 }
 
-template <int F = FILTERS> inline void spread_some(int n, const Layout& l, float* w, const float* bank, const float* z) {
+template <int F = FILTERS>
+inline void spread_some(int n, const Layout& l, float* w, const float* bank, const float* z) {
     if constexpr (F > 0) {
         if (n < F) return spread_some<F - 1>(n, l, w, bank, z);
         long v = 0;
-        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH) spread_vectors<F, GROUP>(l, w + v, bank, z + v);
+        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH)
+            spread_vectors<F, GROUP>(l, w + v, bank, z + v);
         for (; v < l.used; v += WIDTH) spread_vectors<F, 1>(l, w + v, bank, z + v);
     }
 }
 
 // Where the window of a pixel of a group of images begins.
 inline long window_offset(const Layout& l, long pixel) {
-    const long image = pixel / l.pixels, y = pixel % l.pixels / l.c.width_out, x = pixel % l.c.width_out;
+    const long image = pixel / l.pixels, y = pixel % l.pixels / l.c.width_out,
+               x = pixel % l.c.width_out;
     return image * l.image_floats + (y * l.padded_width + x) * l.c.stride * l.channels +
            l.c.first_component * round_up(l.c.fields, LANES);
 }
 
-// to[field] = sum over terms of value * from[source][field]; the padding of the last vector is written too
-inline void combine(long begin, long end, const int32_t* source, const float* value, const float* from, long lanes,
-                    float* to) {
+// to[field] = sum over terms of value * from[source][field]; the padding of the last vector is
+// written too
+inline void combine(long begin, long end, const int32_t* source, const float* value,
+                    const float* from, long lanes, float* to) {
     if (end - begin == 2) {  // nearly always
         const float *a = from + source[begin] * lanes, *b = from + source[begin + 1] * lanes;
         const Vec u = all<Vec>(value[begin]), v = all<Vec>(value[begin + 1]);
-        for (long f = 0; f < lanes; f += WIDTH) store(to + f, u * load<Vec>(a + f) + v * load<Vec>(b + f));
+        for (long f = 0; f < lanes; f += WIDTH)
+            store(to + f, u * load<Vec>(a + f) + v * load<Vec>(b + f));
         return;
     }
     for (long f = 0; f < lanes; f += WIDTH) {
         Vec sum{};
-        for (long t = begin; t < end; ++t) sum += value[t] * load<Vec>(from + source[t] * lanes + f);
+        for (long t = begin; t < end; ++t)
+            sum += value[t] * load<Vec>(from + source[t] * lanes + f);
         store(to + f, sum);
     }
 }
@@ -367,14 +410,17 @@ void take_maps(const Layout& l, const float* window, float* z, float* row) {
     for (long b = 0; b < c.blocks; ++b) {
         float* to = row + l.column[b];
         for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields)
-            combine(c.term_begin[m], c.term_begin[m + 1], c.term_source, c.term_value, z, lanes, to);
+            combine(c.term_begin[m], c.term_begin[m + 1], c.term_source, c.term_value, z, lanes,
+                    to);
     }
 }
 
 // The transpose: the gradient of the maps of one pixel into the gradient of its window.
-void spread_maps(const Layout& l, const float* row, float* z, const long* map_column, float* window) {
+void spread_maps(const Layout& l, const float* row, float* z, const long* map_column,
+                 float* window) {
     const Convolution& c = l.c;
-    const long lanes = round_up(c.fields, LANES), sources = c.filters * (c.end_component - c.first_component);
+    const long lanes = round_up(c.fields, LANES),
+               sources = c.filters * (c.end_component - c.first_component);
     for (long s = 0; s < sources; ++s)
         for (long f = 0; f < lanes; f += WIDTH) {
             Vec sum{};
@@ -389,7 +435,8 @@ void spread_maps(const Layout& l, const float* row, float* z, const long* map_co
 }  // namespace
 
 // x [images][height][width][components][lanes], keep [images][fields][height][width] or null,
-// mixing [entries][fields][fields out], bias [components out][lanes out] or null. Returns 0, or 1 without memory.
+// mixing [entries][fields][fields out], bias [components out][lanes out] or null. Returns 0, or 1
+// without memory.
 extern "C" int steerable_convolve(const Convolution* convolution, const float* x, const float* keep,
                                   const float* mixing, const float* bias, float* y) {
     const Convolution& c = *convolution;
@@ -413,7 +460,8 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
             const float* from = x + n * area * l.channels;
             if (padded) {
                 for (long i = 0; i < images; ++i)
-                    pad_image(l, from + i * area * l.channels, keep ? keep + (n + i) * c.fields * area : nullptr,
+                    pad_image(l, from + i * area * l.channels,
+                              keep ? keep + (n + i) * c.fields * area : nullptr,
                               image + i * l.image_floats);
                 from = image;
             }
@@ -431,8 +479,11 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
                     if (!reached[d])
                         for (long p = 0; p < count; ++p) {
                             float* row = out + p * l.channels_out + d * l.padded_fields_out;
-                            if (bias) std::memcpy(row, bias + d * l.padded_fields_out, l.padded_fields_out * sizeof(float));
-                            else std::memset(row, 0, l.padded_fields_out * sizeof(float));
+                            if (bias)
+                                std::memcpy(row, bias + d * l.padded_fields_out,
+                                            l.padded_fields_out * sizeof(float));
+                            else
+                                std::memset(row, 0, l.padded_fields_out * sizeof(float));
                         }
             }
         }
@@ -440,21 +491,25 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
     return 0;
 }
 
-// grad [images][height out][width out][components out][lanes out]; grad_x like x or null; grad_mixing like mixing or null.
-extern "C" int steerable_convolve_backward(const Convolution* convolution, const float* x, const float* keep,
-                                           const float* mixing, const float* grad, float* grad_x, float* grad_mixing) {
+// grad [images][height out][width out][components out][lanes out]; grad_x like x or null;
+// grad_mixing like mixing or null.
+extern "C" int steerable_convolve_backward(const Convolution* convolution, const float* x,
+                                           const float* keep, const float* mixing,
+                                           const float* grad, float* grad_x, float* grad_mixing) {
     const Convolution& c = *convolution;
     const Layout l(c);
     const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
     const long padded = l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
     const long share = round_up(2 * padded + maps + l.sources, LANES);
-    Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share), sums = floats(threads * l.matrices);
+    Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share),
+           sums = floats(threads * l.matrices);
     if (!panels || !scratch || !sums) return 1;
     if (grad_x) pack_panels_back(l, mixing, panels.get());
     std::vector<long> map_column(c.maps);
     for (long b = 0; b < c.blocks; ++b)
-        for (long m = 0; m < l.block(b)[3]; ++m) map_column[l.block(b)[2] + m] = l.column[b] + m * c.fields;
+        for (long m = 0; m < l.block(b)[3]; ++m)
+            map_column[l.block(b)[2] + m] = l.column[b] + m * c.fields;
     parallel(threads, [&](long t) {
         float* image = scratch.get() + t * share;
         float *grad_image = image + padded, *tile_maps = grad_image + padded, *z = tile_maps + maps;
@@ -463,10 +518,12 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
         const long last = (t + 1) * c.images / threads;
         for (long n = t * c.images / threads; n < last; n += l.group) {
             const long images = std::min(l.group, last - n), pixels = images * l.pixels;
-            const float *from = x + n * area * l.channels, *kept = keep ? keep + n * c.fields * area : nullptr;
+            const float *from = x + n * area * l.channels,
+                        *kept = keep ? keep + n * c.fields * area : nullptr;
             if (grad_mixing && !l.direct(keep)) {
                 for (long i = 0; i < images; ++i)
-                    pad_image(l, from + i * area * l.channels, kept ? kept + i * c.fields * area : nullptr,
+                    pad_image(l, from + i * area * l.channels,
+                              kept ? kept + i * c.fields * area : nullptr,
                               image + i * l.image_floats);
                 from = image;
             }
@@ -480,20 +537,23 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                         take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
                     for (long b = 0; b < c.blocks; ++b)
                         product(l.depth(b), l.columns(b), count, tile_maps + l.column[b], 1, l.row,
-                                out + l.start(b), l.channels_out, 0, sum + l.matrix[b], l.columns(b), nullptr, true);
+                                out + l.start(b), l.channels_out, 0, sum + l.matrix[b],
+                                l.columns(b), nullptr, true);
                 }
                 if (grad_x) {
                     for (long b = 0; b < c.blocks; ++b)
-                        product(count, round_up(l.depth(b), PANEL), l.columns(b), out + l.start(b), l.channels_out, 1,
-                                panels.get() + l.panels_back[b], PANEL, l.columns(b) * PANEL,
-                                tile_maps + l.column[b], l.row, nullptr, false);
+                        product(count, round_up(l.depth(b), PANEL), l.columns(b), out + l.start(b),
+                                l.channels_out, 1, panels.get() + l.panels_back[b], PANEL,
+                                l.columns(b) * PANEL, tile_maps + l.column[b], l.row, nullptr,
+                                false);
                     for (long p = 0; p < count; ++p)
                         spread_maps(l, tile_maps + p * l.row, z, map_column.data(),
                                     grad_image + window_offset(l, first + p));
                 }
             }
             for (long i = 0; grad_x && i < images; ++i)
-                crop_image(l, grad_image + i * l.image_floats, kept ? kept + i * c.fields * area : nullptr,
+                crop_image(l, grad_image + i * l.image_floats,
+                           kept ? kept + i * c.fields * area : nullptr,
                            grad_x + (n + i) * area * l.channels);
         }
     });
@@ -503,21 +563,25 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                 for (long i = 0; i < l.block(b)[1]; ++i)
                     for (long f = 0; f < c.fields; ++f) {
                         float* to = grad_mixing + l.entry(b, m, i) + f * c.fields_out;
-                        const long at = l.matrix[b] + (m * c.fields + f) * l.columns(b) + i * l.padded_fields_out;
+                        const long at = l.matrix[b] + (m * c.fields + f) * l.columns(b) +
+                                        i * l.padded_fields_out;
                         for (long o = 0; o < c.fields_out; ++o) {
                             float total = 0;
-                            for (long t = 0; t < threads; ++t) total += sums.get()[t * l.matrices + at + o];
+                            for (long t = 0; t < threads; ++t)
+                                total += sums.get()[t * l.matrices + at + o];
                             to[o] = total;
                         }
                     }
     return 0;
 }
 
-// ---- batch norm and pointwise functions in the Fourier domain --------------------------------------
+// ---- batch norm and pointwise functions in the Fourier domain
+// --------------------------------------
 
-// x [images][pixels][channels], channels a multiple of LANES -> per image mean and squared deviations [images][2][channels]
-extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t channels, int64_t threads, const float* x,
-                                    float* out) {
+// x [images][pixels][channels], channels a multiple of LANES -> per image mean and squared
+// deviations [images][2][channels]
+extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t channels,
+                                    int64_t threads, const float* x, float* out) {
     std::atomic<long> next{0};
     parallel(std::min(threads, images), [&](long) {
         for (long n; (n = next++) < images;)
@@ -539,13 +603,13 @@ extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t chan
 
 extern "C" struct Activation {
     int64_t images, pixels, components, components_out, lanes, grid, relu, threads;
-    const float* mean;         // [components][lanes], or null without batch norm
-    const float* scale;        // [lanes]
-    const float* shift;        // [components][lanes]
-    const float* samples;      // A in groups of 4 rows: [grid / 4][components][4]
-    const float* project;      // its inverse: [components out / 4][grid][4]
-    const float* project_back; // the transposed inverse: [grid / 4][components out][4]
-    const float* samples_back; // the transposed A: [components / 4][grid][4]
+    const float* mean;          // [components][lanes], or null without batch norm
+    const float* scale;         // [lanes]
+    const float* shift;         // [components][lanes]
+    const float* samples;       // A in groups of 4 rows: [grid / 4][components][4]
+    const float* project;       // its inverse: [components out / 4][grid][4]
+    const float* project_back;  // the transposed inverse: [grid / 4][components out][4]
+    const float* samples_back;  // the transposed A: [components / 4][grid][4]
 };
 
 namespace {
@@ -554,8 +618,9 @@ namespace {
 inline Vec exponential(Vec x) {
     const Vec low = all<Vec>(-87.f);
     x = x < low ? low : x;
-    const Vec n = __builtin_convertvector(
-        __builtin_convertvector(x * 1.44269504088896341f - 0.5f, VecInt), Vec);  // truncation rounds, as x <= 0
+    const Vec n =
+        __builtin_convertvector(__builtin_convertvector(x * 1.44269504088896341f - 0.5f, VecInt),
+                                Vec);  // truncation rounds, as x <= 0
     const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     Vec p = all<Vec>(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
@@ -584,7 +649,8 @@ inline Vec activate_slope(Vec x, bool relu) {
     return x > zero ? one : negative;
 }
 
-// out[i] = sum_j matrix[i][j] * in[j], the matrix in groups of 4 rows; rows beyond `rows` are not stored
+// out[i] = sum_j matrix[i][j] * in[j], the matrix in groups of 4 rows; rows beyond `rows` are not
+// stored
 inline void transform(const float* matrix, long rows, long columns, const Vec* in, Vec* out) {
     for (long i = 0; i < rows; i += 4) {
         Vec a{}, b{}, c{}, d{};
@@ -595,7 +661,8 @@ inline void transform(const float* matrix, long rows, long columns, const Vec* i
             c += matrix[2] * x;
             d += matrix[3] * x;
         }
-        out[i] = a, out[i + 1] = b, out[i + 2] = c, out[i + 3] = d;  // `out` has room for a multiple of 4
+        out[i] = a, out[i + 1] = b, out[i + 2] = c,
+        out[i + 3] = d;  // `out` has room for a multiple of 4
     }
 }
 
@@ -603,7 +670,9 @@ inline void normalise(const Activation& a, const float* x, long f, Vec* out) {
     for (long d = 0; d < a.components; ++d) {
         const Vec v = load<Vec>(x + d * a.lanes + f);
         const long at = d * a.lanes + f;
-        out[d] = a.mean ? (v - load<Vec>(a.mean + at)) * load<Vec>(a.scale + f) + load<Vec>(a.shift + at) : v;
+        out[d] =
+            a.mean ? (v - load<Vec>(a.mean + at)) * load<Vec>(a.scale + f) + load<Vec>(a.shift + at)
+                   : v;
     }
 }
 
@@ -630,14 +699,17 @@ extern "C" int steerable_activate(const Activation* activation, const float* x, 
     return 0;
 }
 
-// grad like y; grad_x like x; grad_scale [images][lanes] and grad_shift [images][components][lanes], or null.
-extern "C" int steerable_activate_backward(const Activation* activation, const float* x, const float* grad,
-                                           float* grad_x, float* grad_scale, float* grad_shift) {
+// grad like y; grad_x like x; grad_scale [images][lanes] and grad_shift
+// [images][components][lanes], or null.
+extern "C" int steerable_activate_backward(const Activation* activation, const float* x,
+                                           const float* grad, float* grad_x, float* grad_scale,
+                                           float* grad_shift) {
     const Activation& a = *activation;
     const bool relu = a.relu;
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
-        Vec in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4], slopes[MAX_GRID + 4];
+        Vec in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4],
+            slopes[MAX_GRID + 4];
         for (long n; (n = next++) < a.images;)
             for (long f = 0; f < a.lanes; f += WIDTH) {
                 Vec scale_sum{}, shift_sum[MAX_COMPONENTS] = {};
@@ -673,12 +745,17 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
 // Ask for large pages under a new output: Linux then clears 2 MiB at a time instead of 4 KiB.
 extern "C" void steerable_prefer_large_pages(void* start, int64_t bytes) {
 #if defined(__linux__)
-    const uintptr_t page = 2 << 20, first = (reinterpret_cast<uintptr_t>(start) + page - 1) / page * page;
+    const uintptr_t page = 2 << 20,
+                    first = (reinterpret_cast<uintptr_t>(start) + page - 1) / page * page;
     const uintptr_t end = (reinterpret_cast<uintptr_t>(start) + bytes) / page * page;
-    if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);  // a hint: failure is fine
+    if (first < end)
+        madvise(reinterpret_cast<void*>(first), end - first,
+                MADV_HUGEPAGE);  // a hint: failure is fine
 #else
     (void)start, (void)bytes;
 #endif
 }
 
-extern "C" int steerable_width() { return WIDTH; }
+extern "C" int steerable_width() {
+    return WIDTH;
+}

@@ -1,7 +1,7 @@
 """Fast drop-in subclasses of escnn's layers, and `accelerate`, which puts them into a model.
 
 A fast layer *is* the escnn layer with another ``forward``: `accelerate` only changes the class of
-the modules it knows, so parameters, buffers, state dict, hooks and training mode stay what they were.
+the modules it knows, so parameters, buffers, state dict, hooks and training mode stay as they were.
 """
 
 from __future__ import annotations
@@ -51,7 +51,12 @@ class _Fast:
 
 def _state(tensor: Tensor) -> tuple:
     """Changes whenever the tensor is replaced or written to in place."""
-    return tensor.data_ptr(), tensor.device, tensor.dtype, None if tensor.is_inference() else tensor._version
+    return (
+        tensor.data_ptr(),
+        tensor.device,
+        tensor.dtype,
+        None if tensor.is_inference() else tensor._version,
+    )
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
@@ -63,7 +68,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _prepare(self) -> None:
         factors = factorise(self)
         try:
-            plan, self._native_refusal = native.ConvolutionPlan(factors, self.stride, self.padding), None
+            plan, self._native_refusal = (
+                native.ConvolutionPlan(factors, self.stride, self.padding),
+                None,
+            )
         except ValueError as reason:
             plan, self._native_refusal = None, str(reason)
         self._factors: Factors = factors
@@ -73,7 +81,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._expanded: tuple[tuple, Tensor] | None = None
 
     def train(self, mode: bool = True) -> FastR2Conv:
-        # escnn expands the dense filter for eval mode; it stays in the state dict, but nothing differentiates it
+        # escnn expands the dense filter for eval mode; it stays in the state dict, but nothing
+        # differentiates it
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.steerable_path == "escnn"):
             return super().train(mode)
 
@@ -91,7 +100,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
         constants = self._constants
         if constants is None or constants[0] != key:
             arrays = (f.filters, f.mixing, f.basis_out)
-            constants = key, tuple(None if a is None else torch.from_numpy(a).to(*key) for a in arrays)
+            constants = (
+                key,
+                tuple(None if a is None else torch.from_numpy(a).to(*key) for a in arrays),
+            )
             self._constants = constants
         return constants[1]
 
@@ -122,13 +134,19 @@ class FastR2Conv(_Fast, enn.R2Conv):
         bias = None if self.bias is None else self.bias_expansion @ self.bias
         if self._takes_native(x):
             mixing = self._mixing(
-                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
+                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(
+                    1, (f.fields_in, -1)
+                ),
                 "native",
             )
             if bias is not None:
                 bias = native.pad_fields(bias.view(f.fields_out, -1).T).contiguous()
             raw, keep = x.packed_with_keep()
-            return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
+            return Features(
+                native.Convolve.apply(self._plan, raw, keep, mixing, bias),
+                self.out_type,
+                packed=True,
+            )
         mixing = self._mixing(lambda: weights @ coefficients, "torch")
         y = torch_path.convolve(
             x.tensor,
@@ -144,7 +162,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
 
 class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
-    """`escnn.nn.IIDBatchNorm2d`: only the statistics are taken here, the rest waits for the next layer.
+    """`escnn.nn.IIDBatchNorm2d`: only the statistics are taken here, the rest waits.
 
     As in escnn mean and variance are detached, only trivial irreps have their mean removed, and the
     variance is the mean over components of the unbiased variance of each.
@@ -173,13 +191,19 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
         if self.training or not self.track_running_stats:
             with torch.no_grad():
                 if x.packed:
-                    means, variances = (a[:, : shape[0]].T for a in native.statistics(x.raw.detach()))
+                    means, variances = (
+                        a[:, : shape[0]].T for a in native.statistics(x.raw.detach())
+                    )
                 else:
                     variances, means = torch.var_mean(x.raw.unflatten(1, shape), (0, 3, 4))
                 mean = means @ own("avg").T if trivial else torch.zeros_like(means)
                 variance = variances.mean(1, keepdim=True)
                 if self.track_running_stats:
-                    factor = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.item()
+                    factor = (
+                        self.momentum
+                        if self.momentum is not None
+                        else 1.0 / self.num_batches_tracked.item()
+                    )
                     own("running_var").mul_(1 - factor).add_(variance, alpha=factor)
                     if trivial:
                         own("running_mean").mul_(1 - factor).add_(mean, alpha=factor)
@@ -187,7 +211,11 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
             variance = own("running_var")
             mean = own("running_mean") if trivial else variance.new_zeros(shape)
         scale = (own("weight") if self.affine else 1.0) / (variance + self.eps).sqrt()
-        shift = own("bias") @ own("change_of_basis").T if self.affine and trivial else torch.zeros_like(mean)
+        shift = (
+            own("bias") @ own("change_of_basis").T
+            if self.affine and trivial
+            else torch.zeros_like(mean)
+        )
         if not self.training and self.track_running_stats:
             # escnn reads the buffers now; later updates in place must not change this output
             mean = mean.clone()
@@ -195,7 +223,7 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
 
 
 class FastFourierPointwise(_Fast, enn.FourierPointwise):
-    """`escnn.nn.FourierPointwise` in one pass: pending batch norm, sample, function, project back."""
+    """`escnn.nn.FourierPointwise` in one pass: batch norm, sample, function, project back."""
 
     def _prepare(self) -> None:
         sizes = max(self.rho.size, self.rho_out.size), len(self.A)
@@ -212,10 +240,14 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
         if x.keep is not None:
             x = Features(x.tensor, x.type)
         if x.packed and self._takes_native(x):
-            plan = native.ActivationPlan(self.A, self.Ainv, relu=self._function in (F.relu, F.relu_))
+            plan = native.ActivationPlan(
+                self.A, self.Ainv, relu=self._function in (F.relu, F.relu_)
+            )
             affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
             return Features(native.Activate.apply(plan, x.raw, *affine), self.out_type, packed=True)
-        y = torch_path.sample_activate_project(x.planes, x.affine, self.A, self.Ainv, self._function)
+        y = torch_path.sample_activate_project(
+            x.planes, x.affine, self.A, self.Ainv, self._function
+        )
         return Features(y, self.out_type)
 
 
@@ -240,7 +272,9 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
         if x.affine is not None or x.keep is not None:
             x = Features(x.tensor, x.type)
         n, height, width = x.grid
-        draws = torch.empty(n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device)
+        draws = torch.empty(
+            n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device
+        )
         draws.uniform_()
         keep = (draws > self.p).to(x.raw.dtype) / (1.0 - self.p)
         return Features(x.raw, self.out_type, packed=x.packed, keep=keep)
@@ -252,10 +286,17 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         x = as_features(input)
-        if self.steerable_path == "escnn" or not x.packed or x.affine is not None or x.keep is not None:
+        if (
+            self.steerable_path == "escnn"
+            or not x.packed
+            or x.affine is not None
+            or x.keep is not None
+        ):
             return super().forward(input)
         channels_last = x.raw.flatten(3).permute(0, 3, 1, 2)
-        pooled = F.avg_pool2d(channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        pooled = F.avg_pool2d(
+            channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode
+        )
         packed = pooled.permute(0, 2, 3, 1).unflatten(3, x.raw.shape[3:]).contiguous()
         return Features(packed, self.out_type, packed=True)
 
@@ -284,7 +325,9 @@ class LayerReport:
         return self.path != "escnn"
 
     def __str__(self) -> str:
-        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (f", {self.note}" if self.note else "")
+        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (
+            f", {self.note}" if self.note else ""
+        )
 
 
 def default_path() -> str:
@@ -348,7 +391,9 @@ def report(module: nn.Module) -> list[LayerReport]:
             continue
         path, notes = "escnn", []
         if not isinstance(layer, _Fast):
-            notes.append(layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer"))
+            notes.append(
+                layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer")
+            )
         elif layer.steerable_path == "escnn":
             notes.append("asked for")
         else:
@@ -362,11 +407,16 @@ def report(module: nn.Module) -> list[LayerReport]:
             if isinstance(layer, FastR2Conv):
                 f = layer._factors
                 dense = f.components_in * f.components_out * layer.kernel_size**2
-                notes.append(f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields")
-        rows.append(LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
+                notes.append(
+                    f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds"
+                    " per pair of fields"
+                )
+        rows.append(
+            LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes))
+        )
     return rows
 
 
 def path_in_use(module: nn.Module) -> str:
-    """The paths a module's escnn layers take, for the record of a result: "native", "escnn+torch", ..."""
+    """The paths a module's escnn layers take, for the record of a result: "escnn+native", ..."""
     return "+".join(sorted({row.path for row in report(module)}))

@@ -1,8 +1,8 @@
 """The compiled kernels of `kernels.cpp`: built at first use, cached, called through ctypes.
 
-Without a compiler, or if the build fails, `load` says so once and returns None; the layers then take
-the torch path. The library is kept in the user's cache directory under a digest of the source, the
-compiler and its flags (which contain the processor's instruction set), and put there atomically
+Without a compiler, or if the build fails, `load` says so once and returns None; the layers then
+take the torch path. The library is kept in the user's cache directory under a digest of the source,
+the compiler and its flags (which contain the processor's instruction set), and put there atomically
 (``GVAE_CACHE`` names another directory).
 """
 
@@ -38,9 +38,20 @@ class _Convolution(Structure):
         [(name, c_int64) for name in ("images", "height", "width", "components", "fields")]
         + [(name, c_int64) for name in ("height_out", "width_out", "components_out", "fields_out")]
         + [(name, c_int64) for name in ("kernel", "stride", "pad_y", "pad_x")]
-        + [(name, c_int64) for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")]
-        + [("bank", POINTER(c_float)), ("block", POINTER(c_int32)), ("term_begin", POINTER(c_int32))]
-        + [("term_source", POINTER(c_int32)), ("term_value", POINTER(c_float)), ("back_begin", POINTER(c_int32))]
+        + [
+            (name, c_int64)
+            for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")
+        ]
+        + [
+            ("bank", POINTER(c_float)),
+            ("block", POINTER(c_int32)),
+            ("term_begin", POINTER(c_int32)),
+        ]
+        + [
+            ("term_source", POINTER(c_int32)),
+            ("term_value", POINTER(c_float)),
+            ("back_begin", POINTER(c_int32)),
+        ]
         + [("back_map", POINTER(c_int32)), ("back_value", POINTER(c_float))]
     )
 
@@ -48,30 +59,49 @@ class _Convolution(Structure):
 class _Activation(Structure):
     _fields_ = [
         (name, c_int64)
-        for name in ("images", "pixels", "components", "components_out", "lanes", "grid", "relu", "threads")
+        for name in (
+            "images",
+            "pixels",
+            "components",
+            "components_out",
+            "lanes",
+            "grid",
+            "relu",
+            "threads",
+        )
     ] + [
         (name, c_void_p)
         for name in ("mean", "scale", "shift", "samples", "project", "project_back", "samples_back")
     ]
 
 
-# ---- building --------------------------------------------------------------------------------------
+# ---- building ------------------------------------------------------------------------------------
 
 
 def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
-    """Compile the kernels into ``directory`` unless they are there; OSError or RuntimeError if that fails.
+    """Compile the kernels into ``directory`` unless they are there.
 
-    ``extra_flags`` choose the instruction set; None takes this machine's.
+    ``extra_flags`` choose the instruction set; None takes this machine's. Raises OSError or
+    RuntimeError where the compiler is missing or fails.
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), None)
     if compiler is None:
         raise RuntimeError("no C++ compiler found (g++, c++ or clang++, or the variable CXX)")
     if extra_flags is None:
         extra_flags = next(
-            (flags for flags in (("-march=native",), ("-mcpu=native",)) if _macros(compiler, flags)), ()
+            (
+                flags
+                for flags in (("-march=native",), ("-mcpu=native",))
+                if _macros(compiler, flags)
+            ),
+            (),
         )
     flags = (*FLAGS, *extra_flags)
-    parts = (SOURCE.read_bytes(), " ".join((compiler, *flags)).encode(), _macros(compiler, extra_flags))
+    parts = (
+        SOURCE.read_bytes(),
+        " ".join((compiler, *flags)).encode(),
+        _macros(compiler, extra_flags),
+    )
     library = directory / f"steerable-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}.so"
     if library.exists():
         return library
@@ -83,13 +113,15 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
                 command = [compiler, *flags, str(SOURCE), "-o", str(built)]
                 result = subprocess.run(command, capture_output=True, text=True, timeout=300)
                 if result.returncode:
-                    raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}")
+                    raise RuntimeError(
+                        f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}"
+                    )
                 os.replace(built, library)
     return library
 
 
 def _macros(compiler: str, flags: tuple[str, ...]) -> bytes:
-    """What the compiler predefines with these flags (version, instruction set); empty if it refuses them."""
+    """What the compiler predefines with these flags (version, processor); empty if refused."""
     command = [compiler, *flags, "-E", "-dM", "-x", "c++", os.devnull]
     return subprocess.run(command, capture_output=True, timeout=60).stdout
 
@@ -102,14 +134,15 @@ def load() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(build(cache / "steerable")))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         warnings.warn(
-            f"the compiled steerable kernels are not available, the torch path is used instead: {error}",
+            "the compiled steerable kernels are not available, the torch path is used instead: "
+            f"{error}",
             RuntimeWarning,
             stacklevel=2,
         )
         return None
 
 
-# ---- packed features -------------------------------------------------------------------------------
+# ---- packed features -----------------------------------------------------------------------------
 
 
 def lanes(fields: int) -> int:
@@ -134,14 +167,14 @@ def _output(like: Tensor, *shape: int) -> Tensor:
     return x
 
 
-# ---- convolution -----------------------------------------------------------------------------------
+# ---- convolution ---------------------------------------------------------------------------------
 
 
 class ConvolutionPlan:
-    """The factors of a convolution as the kernels want them: few scalar filters, maps as sparse sums.
+    """The factors as the kernels want them: few scalar filters, maps as sparse sums.
 
-    A map is sum_t value_t * (filter_t * component_t), with filters that are shared by all maps up to
-    a factor: 5 for SO(2) and kernel 4.
+    A map is sum_t value_t * (filter_t * component_t), with filters that are shared by all maps up
+    to a factor: 5 for SO(2) and kernel 4.
     """
 
     def __init__(self, factors: Factors, stride: int, padding: int | tuple[int, int]):
@@ -149,7 +182,11 @@ class ConvolutionPlan:
             raise ValueError("its fields are not sums of irreps in the irreps' own basis")
         if max(factors.components_in, factors.components_out) > MAX_COMPONENTS:
             raise ValueError(f"its fields have more than {MAX_COMPONENTS} components")
-        self.factors, self.stride, self.trivial_components = factors, stride, factors.trivial_components
+        self.factors, self.stride, self.trivial_components = (
+            factors,
+            stride,
+            factors.trivial_components,
+        )
         self.pad_y, self.pad_x = (padding, padding) if isinstance(padding, int) else padding
         maps, components, k, _ = factors.filters.shape
         flat = factors.filters.reshape(maps, components, k * k)
@@ -168,7 +205,9 @@ class ConvolutionPlan:
                 bank.append(row)
             terms.append((m, index * (self.end - self.first) + d - self.first, value))
         self.bank = np.ascontiguousarray(np.stack(bank, 1), np.float32)  # [taps, filters]
-        self.blocks = np.array([[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32)
+        self.blocks = np.array(
+            [[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32
+        )
         self.terms = _sparse([(m, s, v) for m, s, v in terms], maps)
         self.back = _sparse([(s, m, v) for m, s, v in terms], len(bank) * (self.end - self.first))
 
@@ -178,20 +217,28 @@ class ConvolutionPlan:
         images, height, width = x.shape[:3]
         return _Convolution(
             images, height, width, f.components_in, f.fields_in,
-            (height + 2 * self.pad_y - k) // self.stride + 1, (width + 2 * self.pad_x - k) // self.stride + 1,
+            (height + 2 * self.pad_y - k) // self.stride + 1,
+            (width + 2 * self.pad_x - k) // self.stride + 1,
             f.components_out, f.fields_out, k, self.stride, self.pad_y, self.pad_x,
-            self.bank.shape[1], self.first, self.end, len(self.blocks), len(f.filters), torch.get_num_threads(),
+            self.bank.shape[1], self.first, self.end, len(self.blocks), len(f.filters),
+            torch.get_num_threads(),
             _floats(self.bank), _ints(self.blocks),
             _ints(self.terms[0]), _ints(self.terms[1]), _floats(self.terms[2]),
             _ints(self.back[0]), _ints(self.back[1]), _floats(self.back[2]),
         )  # fmt: skip
 
 
-def _sparse(entries: list[tuple[int, int, float]], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sparse(
+    entries: list[tuple[int, int, float]], rows: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row, column, value) -> row starts, columns, values."""
     entries = sorted(entries)
     begin = np.searchsorted([e[0] for e in entries], np.arange(rows + 1)).astype(np.int32)
-    return begin, np.array([e[1] for e in entries], np.int32), np.array([e[2] for e in entries], np.float32)
+    return (
+        begin,
+        np.array([e[1] for e in entries], np.int32),
+        np.array([e[2] for e in entries], np.float32),
+    )
 
 
 def _floats(a: np.ndarray):
@@ -212,10 +259,18 @@ def _check(status: int) -> None:
 
 
 class Convolve(torch.autograd.Function):
-    """Packed x [N, H, W, components, lanes], keep, mixing [entries, fields in, fields out], bias -> packed y."""
+    """Packed x [N, H, W, components, lanes], keep, mixing [entries, fields in, fields out] and bias
+    [components out, lanes] -> packed y."""
 
     @staticmethod
-    def forward(ctx, plan: ConvolutionPlan, x: Tensor, keep: Tensor | None, mixing: Tensor, bias: Tensor | None):
+    def forward(
+        ctx,
+        plan: ConvolutionPlan,
+        x: Tensor,
+        keep: Tensor | None,
+        mixing: Tensor,
+        bias: Tensor | None,
+    ):
         ctx.plan = plan
         ctx.save_for_backward(x, keep, mixing)
         c = plan.describe(x)
@@ -234,7 +289,9 @@ class Convolve(torch.autograd.Function):
         grad_mixing = torch.empty_like(mixing) if need_mixing else None
         if need_x or need_mixing:
             pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
-            _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
+            _check(
+                load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers)
+            )
         grad_bias = None
         if need_bias:  # a bias sits on trivial irreps only
             trivial = list(ctx.plan.trivial_components)
@@ -243,7 +300,7 @@ class Convolve(torch.autograd.Function):
         return None, grad_x, None, grad_mixing, grad_bias
 
 
-# ---- batch norm statistics and activations ---------------------------------------------------------
+# ---- batch norm statistics and activations -------------------------------------------------------
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,7 +308,8 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     images, height, width, components, padded = x.shape
     parts = x.new_empty(images, 2, components, padded)
     load().steerable_statistics(
-        c_int64(images), c_int64(height * width), c_int64(components * padded), c_int64(torch.get_num_threads()),
+        c_int64(images), c_int64(height * width), c_int64(components * padded),
+        c_int64(torch.get_num_threads()),
         _address(x), _address(parts),
     )  # fmt: skip
     means, squares = parts.double().unbind(1)

@@ -1,7 +1,7 @@
 """The fast layers in plain torch operations: any device, any dtype, differentiable.
 
-On a CPU the maps are worth taking only while they stay in cache: the batch goes through in pieces of
-a few images, and the backward pass takes the maps again instead of reading them from memory.
+On a CPU the maps are worth taking only while they stay in cache: the batch goes through in pieces
+of a few images, and the backward pass takes the maps again instead of reading them from memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ CACHE_BYTES = 8 << 20  # of intermediates per piece, about what two cores' share
 
 
 class _InPieces(torch.autograd.Function):
-    """``function(x[i : i + n], *others)`` for consecutive pieces; intermediates are recomputed in backward."""
+    """``function(x[i : i + n], *others)`` for all pieces; backward recomputes the intermediates."""
 
     @staticmethod
     def forward(ctx, function: Callable[..., Tensor], n: int, x: Tensor, *others: Tensor) -> Tensor:
         ctx.function, ctx.n = function, n
-        ctx.autocast = torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type)
+        ctx.autocast = (
+            torch.is_autocast_enabled(x.device.type),
+            torch.get_autocast_dtype(x.device.type),
+        )
         ctx.save_for_backward(x, *others)
         out = None
         for start in range(0, len(x), n):
@@ -56,8 +59,10 @@ class _InPieces(torch.autograd.Function):
         return None, None, *grads
 
 
-def in_pieces(function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor) -> Tensor:
-    """``function(x, *others)`` for a function of each item of ``x`` alone; on a CPU piece by piece."""
+def in_pieces(
+    function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor
+) -> Tensor:
+    """``function(x, *others)``, which treats every item of ``x`` alone; on a CPU piece by piece."""
     n = max(1, CACHE_BYTES // max(1, bytes_per_item))
     if x.device.type != "cpu" or torch.compiler.is_compiling() or len(x) <= n:
         return function(x, *others)
@@ -124,7 +129,8 @@ def sample_activate_project(
 ) -> Tensor:
     """Pending batch norm, inverse Fourier transform, pointwise function, Fourier transform.
 
-    x : [N, fields * components, H, W]; samples : A [grid, components]; projection : [components out, grid]
+    x : [N, fields * components, H, W]; samples : A [grid, components];
+    projection : [components out, grid]
     """
     fields = x.shape[1] // samples.shape[1]
 
