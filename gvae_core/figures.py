@@ -23,6 +23,12 @@ ANGLE_TICKS = range(-180, 181, 45)
 EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes
 
 
+def label(result: Result) -> str:
+    """Name of a result's model; a classifier trained with plain cross-entropy says so."""
+    name = NAMES[result.spec.model]
+    return f"{name}, plain cross-entropy" if result.spec.paper_loss is False else name
+
+
 def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
     """Stamp profile and source on a figure and write OUTPUTS/figures/PROFILE/NAME.png."""
     figure.text(
@@ -114,9 +120,12 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
     for result in results:
         model, numbers = result.spec.model, result.metrics
         accuracy = 100 * np.array(numbers["accuracy_by_angle"])
-        axes.plot(numbers["angles"], accuracy, "o-", ms=4, color=COLOURS[model], label=f"{NAMES[model]}, ours")
-        paper = 100 * papers.TABLE1[model]["test_accuracy"]
-        axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
+        plain = result.spec.paper_loss is False
+        style = dict(ls="--", marker="s", alpha=0.6) if plain else dict(ls="-", marker="o")
+        axes.plot(numbers["angles"], accuracy, ms=4, color=COLOURS[model], label=f"{label(result)}, ours", **style)
+        if not plain:
+            paper = 100 * papers.TABLE1[model]["test_accuracy"]
+            axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
     axes.axhline(10, color=GREY, lw=0.8)
     axes.text(-178, 11, "chance", color=GREY, fontsize=8)
     axes.set(
@@ -130,7 +139,7 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def training_curves(results: Sequence[Result], key: str, label: str) -> Figure:
+def training_curves(results: Sequence[Result], key: str, ylabel: str) -> Figure:
     """One loss over the epochs, training dashed and validation solid."""
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for result in results:
@@ -138,8 +147,8 @@ def training_curves(results: Sequence[Result], key: str, label: str) -> Figure:
         colour = COLOURS[result.spec.model]
         for part, style in (("train", "--"), ("validation", "-")):
             values = [record[f"{part}_{key}"] for record in result.history]
-            axes.plot(epochs, values, style, color=colour, label=f"{NAMES[result.spec.model]}, {part}")
-    axes.set(xlabel="epoch", ylabel=label)
+            axes.plot(epochs, values, style, color=colour, label=f"{label(result)}, {part}")
+    axes.set(xlabel="epoch", ylabel=ylabel)
     axes.legend(fontsize=8)
     return figure
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from . import papers
 from .checkpoints import write_text
 from .experiments import Result
-from .figures import NAMES
+from .figures import NAMES, label
 from .outputs import outputs_directory
 
 SMOKE_NOTE = "\n\n**Profile smoke: these numbers only prove that every cell ran. They are no result.**"
@@ -18,21 +18,22 @@ def table1(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         last, numbers, paper = result.history[-1], result.metrics, papers.TABLE1[result.spec.model]
+        if result.spec.paper_loss:
+            rows.append(
+                [
+                    f"{NAMES[result.spec.model]}, paper",
+                    f"{paper['train_loss']}",
+                    f"{paper['validation_loss']}",
+                    f"{paper['test_loss']}",
+                    "–",
+                    f"{paper['test_accuracy']:.2%}",
+                    "–",
+                    paper["parameters"],
+                ]
+            )
         rows.append(
             [
-                f"{NAMES[result.spec.model]}, paper",
-                f"{paper['train_loss']}",
-                f"{paper['validation_loss']}",
-                f"{paper['test_loss']}",
-                "–",
-                f"{paper['test_accuracy']:.2%}",
-                "–",
-                paper["parameters"],
-            ]
-        )
-        rows.append(
-            [
-                f"**{NAMES[result.spec.model]}, ours**",
+                f"**{label(result)}, ours**",
                 f"{last['train_paper_loss']:.3f}",
                 f"{last['validation_paper_loss']:.3f}",
                 f"{numbers['test_rotated_paper_loss']:.3f}",

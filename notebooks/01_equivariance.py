@@ -120,7 +120,7 @@ figures.save(figure, "error_by_angle_untrained", **stamp);
 # of notebook 02 (trained or loaded here), against the same networks with their initial values:
 
 # %%
-results = {result.spec.model: result for result in map(run, profiles.table1(profile, source, seed))}
+results = {result.spec.model: result for result in map(run, profiles.table1(profile, source, seed)[:2])}
 
 # %%
 networks = {}
