@@ -205,7 +205,7 @@ def find(spec: RunSpec) -> Result | None:
     for folder in (outputs_directory() / "runs", outputs_directory() / "paper" / "runs"):
         path = folder / f"{spec.key}.json"
         if path.is_file():
-            return _read_result(path)
+            return read_result(path)
     return None
 
 
@@ -267,10 +267,11 @@ def _run(spec: RunSpec, path: Path, device: str, progress: bool) -> Result:
     }
     write_text(path, json.dumps(record, indent=1))  # last: a JSON says that the checkpoint is there
     state_file.unlink(missing_ok=True)
-    return _read_result(path)
+    return read_result(path)
 
 
-def _read_result(path: Path) -> Result:
+def read_result(path: Path) -> Result:
+    """The run stored in a JSON file; ValueError, naming the file, if that is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return Result(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .metrics import angle_between, latent_codes, reconstruct
+from .metrics import angle_between, decoded, latent_codes
 from .rotation import rotate
 
 GAP = 2  # pixels between tiles, before scaling
@@ -60,7 +60,7 @@ class RotationExplorer(widgets.VBox):
         """PNG of all rows with the images turned by ``degrees``."""
         turned = rotate(self.images, degrees)
         self._codes = {name: latent_codes(model, turned) for name, model in self.models.items()}
-        rows = [turned, *(reconstruct(model, turned) for model in self.models.values())]
+        rows = [turned, *(decoded(model, self._codes[name]) for name, model in self.models.items())]
         tiles = [functional.pad(torch.cat(tuple(row), -1)[0], (0, 0, 0, GAP)) for row in rows]
         pixels = torch.cat(tiles, 0)[:-GAP].mul(255).byte().numpy()
         picture = Image.fromarray(pixels)

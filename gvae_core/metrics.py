@@ -91,14 +91,19 @@ def accuracy_by_angle(
     return [accuracy(classifier, rotate(images, angle), labels) for angle in angles]
 
 
-def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
-    """Reconstructions [N, 1, 28, 28] from the posterior's mode, in eval mode, clamped to [0, 1]."""
-    return _in_batches(model, lambda batch: model.decode(model.encode(batch).mode), images).clamp(0, 1)
-
-
 def latent_codes(model: nn.Module, images: Tensor) -> Tensor:
     """Modes of the posteriors [N, d] in eval mode; on the sphere these are the mean directions."""
     return _in_batches(model, lambda batch: model.encode(batch).mode, images)
+
+
+def decoded(model: nn.Module, codes: Tensor) -> Tensor:
+    """Images [N, 1, 28, 28] of codes [N, d], in eval mode, clamped to [0, 1]."""
+    return _in_batches(model, model.decode, codes).clamp(0, 1)
+
+
+def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
+    """Reconstructions [N, 1, 28, 28] from the posteriors' modes, in eval mode, clamped to [0, 1]."""
+    return decoded(model, latent_codes(model, images))
 
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
