@@ -105,7 +105,8 @@ def convolve(
         for b, matrix in zip(blocks, matrices):
             if b.start > end:  # irreps that no input reaches
                 out.append(maps.new_zeros(n, fields_out, b.start - end, height * width))
-            rows = maps[:, b.first_map : b.first_map + b.maps].reshape(n, fields_in * b.maps, height * width)
+            rows = maps[:, b.first_map : b.first_map + b.maps]
+            rows = rows.reshape(n, fields_in * b.maps, height * width)
             out.append((matrix @ rows).view(n, fields_out, b.size, height * width))
             end = b.start + b.size
         if components_out > end:
