@@ -418,6 +418,19 @@ def test_two_threads_at_once(path):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("batch", [0, 1])
+def test_tiny_batches(path, batch):
+    fast, stock = pair(encoder(), path)
+    fast.eval(), stock.eval()
+    x = torch.randn(batch, 1, 16, 16, requires_grad=True)
+    y = fast(fast.in_type(x)).tensor
+    y.sum().backward()
+    if batch:
+        assert error(y, stock(stock.in_type(x)).tensor) <= 1e-5
+    assert y.shape == (batch, 6, 5, 5) and x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_the_same_seed_gives_the_same_numbers(path):
     module, x = accelerate(encoder(), path), torch.randn(5, 1, 16, 16)
     first, second = run(copy.deepcopy(module), x), run(copy.deepcopy(module), x)

@@ -441,7 +441,8 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
                                   const float* mixing, const float* bias, float* y) {
     const Convolution& c = *convolution;
     const Layout l(c);
-    const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
+    const long threads = std::max<long>(1, std::min<long>(c.threads, c.images));
+    const long area = c.height * c.width;
     const long padded = l.direct(keep) ? 0 : l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
     const long share = round_up(padded + maps + l.sources, LANES);
@@ -498,7 +499,8 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                                            const float* grad, float* grad_x, float* grad_mixing) {
     const Convolution& c = *convolution;
     const Layout l(c);
-    const long threads = std::min<long>(c.threads, c.images), area = c.height * c.width;
+    const long threads = std::max<long>(1, std::min<long>(c.threads, c.images));
+    const long area = c.height * c.width;
     const long padded = l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
     const long share = round_up(2 * padded + maps + l.sources, LANES);

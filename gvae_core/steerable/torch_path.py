@@ -98,22 +98,23 @@ def convolve(
 
     def piece(x: Tensor, filters: Tensor, *matrices: Tensor) -> Tensor:
         n = len(x)
-        fields = x.reshape(n * fields_in, -1, *x.shape[2:])
+        fields = x.reshape(n * fields_in, filters.shape[1], *x.shape[2:])
         maps = F.conv2d(fields, filters, stride=stride, padding=padding)
         height, width = maps.shape[-2:]
         out, end = [], 0
         for b, matrix in zip(blocks, matrices):
             if b.start > end:  # irreps that no input reaches
                 out.append(maps.new_zeros(n, fields_out, b.start - end, height * width))
-            rows = maps[:, b.first_map : b.first_map + b.maps].reshape(n, fields_in * b.maps, -1)
-            out.append((matrix @ rows).view(n, fields_out, b.size, -1))
+            rows = maps[:, b.first_map : b.first_map + b.maps]
+            rows = rows.reshape(n, fields_in * b.maps, height * width)
+            out.append((matrix @ rows).view(n, fields_out, b.size, height * width))
             end = b.start + b.size
         if components_out > end:
             out.append(maps.new_zeros(n, fields_out, components_out - end, height * width))
         y = torch.cat(out, 2)
         if basis_out is not None:
             y = basis_out.to(y.dtype) @ y
-        return y.view(n, -1, height, width)
+        return y.view(n, fields_out * components_out, height, width)
 
     side = (x.shape[-1] + 2 * filters.shape[-1]) // stride
     floats = fields_in * len(filters) * side * side
@@ -136,11 +137,12 @@ def sample_activate_project(
 
     def piece(x: Tensor, samples: Tensor, projection: Tensor, *affine: Tensor) -> Tensor:
         n, _, height, width = x.shape
-        values = x.reshape(n, fields, -1, height * width)
+        values = x.reshape(n, fields, samples.shape[1], height * width)
         if affine:
             mean, scale, shift = (a[..., None] for a in affine)
             values = torch.addcmul(shift, values - mean, scale)
-        return (projection @ function(samples @ values)).view(n, -1, height, width)
+        values = projection @ function(samples @ values)
+        return values.view(n, fields * len(projection), height, width)
 
     floats = (fields * len(samples)) * x.shape[2] * x.shape[3]
     return in_pieces(piece, floats * x.element_size(), x, samples, projection, *(affine or ()))
