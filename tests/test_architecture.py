@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a module may import from the lines above its own (and steerable/, bench/ within).
 LAYERS = [
-    {"outputs", "papers", "bessel", "rotation", "data", "checkpoints"},
-    {"vmf", "steerable"},
+    {"outputs", "papers", "bessel", "rotation", "checkpoints"},
+    {"data", "vmf", "steerable"},
     {"models"},
     {"training", "metrics"},
     {"experiments"},
@@ -31,7 +31,7 @@ ONLY_IN = {
     "matplotlib": {"figures"},
     "PIL": {"explorer"},
     "safetensors": {"checkpoints"},
-    "pooch": {"data"},
+    "pooch": {"outputs", "data"},
     "mlxtend": {"data"},
     "sklearn": {"data"},
     "tqdm": {"training"},

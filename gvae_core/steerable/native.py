@@ -21,10 +21,10 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-import pooch
 import torch
 from torch import Tensor
 
+from ..outputs import cache_folder
 from .factors import Factors
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -130,7 +130,7 @@ def _macros(compiler: str, flags: tuple[str, ...]) -> bytes:
 def load() -> ctypes.CDLL | None:
     """The compiled kernels, or None, with a warning that says why and is given once."""
     try:
-        cache = Path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae")).expanduser()
+        cache = cache_folder()
         return ctypes.CDLL(str(build(cache / "steerable")))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         warnings.warn(
