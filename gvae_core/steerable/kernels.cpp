@@ -21,10 +21,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace {
 
 constexpr int LANES = 16;  // fields are padded to this, whatever the width of a register
@@ -742,20 +738,6 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
             }
     });
     return 0;
-}
-
-// Ask for large pages under a new output: Linux then clears 2 MiB at a time instead of 4 KiB.
-extern "C" void steerable_prefer_large_pages(void* start, int64_t bytes) {
-#if defined(__linux__)
-    const uintptr_t page = 2 << 20,
-                    first = (reinterpret_cast<uintptr_t>(start) + page - 1) / page * page;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(start) + bytes) / page * page;
-    if (first < end)
-        madvise(reinterpret_cast<void*>(first), end - first,
-                MADV_HUGEPAGE);  // a hint: failure is fine
-#else
-    (void)start, (void)bytes;
-#endif
 }
 
 extern "C" int steerable_width() {

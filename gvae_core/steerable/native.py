@@ -160,13 +160,6 @@ def pack(x: Tensor, fields: int) -> Tensor:
     return pad_fields(x.unflatten(1, (fields, -1)).permute(0, 3, 4, 2, 1)).contiguous()
 
 
-def _output(like: Tensor, *shape: int) -> Tensor:
-    """A new tensor for a kernel's output, in large pages where that saves page faults."""
-    x = like.new_empty(shape)
-    load().steerable_prefer_large_pages(_address(x), c_int64(x.nbytes))
-    return x
-
-
 # ---- convolution ---------------------------------------------------------------------------------
 
 
@@ -274,7 +267,7 @@ class Convolve(torch.autograd.Function):
         ctx.plan = plan
         ctx.save_for_backward(x, keep, mixing)
         c = plan.describe(x)
-        y = _output(x, c.images, c.height_out, c.width_out, c.components_out, lanes(c.fields_out))
+        y = x.new_empty(c.images, c.height_out, c.width_out, c.components_out, lanes(c.fields_out))
         pointers = [_address(t) for t in (x, keep, mixing, bias, y)]
         _check(load().steerable_convolve(ctypes.byref(c), *pointers))
         return y
@@ -285,7 +278,7 @@ class Convolve(torch.autograd.Function):
         x, keep, mixing = ctx.saved_tensors
         grad = grad.contiguous()
         _, need_x, _, need_mixing, need_bias = ctx.needs_input_grad
-        grad_x = _output(x, *x.shape) if need_x else None
+        grad_x = torch.empty_like(x) if need_x else None
         grad_mixing = torch.empty_like(mixing) if need_mixing else None
         if need_x or need_mixing:
             pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
@@ -354,7 +347,7 @@ class Activate(torch.autograd.Function):
     def forward(ctx, plan: ActivationPlan, x: Tensor, *affine: Tensor) -> Tensor:
         ctx.plan = plan
         ctx.save_for_backward(x, *affine)
-        y = _output(x, *x.shape[:3], plan.components_out, x.shape[4])
+        y = x.new_empty(*x.shape[:3], plan.components_out, x.shape[4])
         load().steerable_activate(ctypes.byref(plan.describe(x, affine)), _address(x), _address(y))
         return y
 
@@ -364,7 +357,7 @@ class Activate(torch.autograd.Function):
         x, *affine = ctx.saved_tensors
         grad = grad.contiguous()
         images, _, _, components, padded = x.shape
-        grad_x = _output(x, *x.shape)
+        grad_x = torch.empty_like(x)
         grad_scale = x.new_empty(images, padded) if affine else None
         grad_shift = x.new_empty(images, components, padded) if affine else None
         load().steerable_activate_backward(
