@@ -34,7 +34,13 @@ DEBYE_TERMS = 14
 def cached_constant(function: Callable) -> Callable:
     """An lru_cache that `torch.compile` neither traces nor warns about: it keeps the result."""
     cached = lru_cache(maxsize=256)(function)
-    return torch.compiler.assume_constant_result(lambda *args: cached(*args))
+
+    def constant(*args):
+        return cached(*args)
+
+    # what torch.compiler.assume_constant_result sets, without its import of torch._dynamo (seconds)
+    constant._dynamo_marked_constant = True
+    return constant
 
 
 def _debye_derivatives() -> list[np.ndarray]:

@@ -135,7 +135,7 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
         title="Trained on upright digits, tested on rotated ones",
     )
     axes.set_xticks(ANGLE_TICKS)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -69,7 +69,8 @@ def layer_errors(encoder: nn.Module, images: Tensor, degrees: float) -> list[flo
 @torch.no_grad()
 def _in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Apply ``function`` batch by batch, with ``model`` in eval mode; the results on the CPU."""
-    model.eval()
+    if any(module.training for module in model.modules()):  # eval() costs escnn's layers milliseconds
+        model.eval()
     device = next(model.parameters()).device
     return torch.cat([function(batch.to(device)).cpu() for batch in images.split(BATCH)])
 

@@ -28,7 +28,7 @@ _SVAE_SIZES = {
     "paper": dict(),
 }
 # Epochs of the classifiers, the models of Figure 1, those of notebook 03, the cells of Table 2.
-_EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 4), "paper": (50, 100, 50, 50)}
+_EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 3), "paper": (50, 100, 50, 50)}
 # The cells of Table 2.
 _BETAS = {"smoke": (0.1,), "quick": (0.1, 500.0), "paper": papers.BETAS}
 

@@ -24,7 +24,7 @@
 profile = "quick"  # smoke, quick or paper
 seed = 0
 source = "auto"  # auto, mnist or mnist5k
-digits = 40  # test digits that the errors are averaged over
+digits = 20  # test digits that the errors are averaged over
 angle_step = 15  # degrees
 
 # %%

@@ -153,5 +153,5 @@ print(f"codes' distance from the origin: sphere exactly 1, plane {plane.norm(dim
 #
 # - The samples follow the exact law for every dimension and concentration, and the KL is right to the last digits.
 # - The area peaks at d = 7, between the report's 5 and 10; at d = 20 it is 1.6 % of that, and it goes on to vanish.
-# - The Gaussian prior pulls every class to the origin, where they overlap; the sphere has no such place. With the
-#   papers' small β the pull is weak, and the Gaussian codes run far outside the prior instead.
+# - The Gaussian prior pulls every class to the origin, where they overlap, and in a short training it leaves most of
+#   the plane empty; the sphere has no such place, and the codes spread over it.

@@ -59,10 +59,11 @@ Markdown(tables.save(tables.table2(results), "table2", **stamp))
 # %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
-# - The order is the papers': the loss falls with d, hardly moves for β ≤ 1, and rises at β = 150 and 500.
-# - For β ≤ 1 the weight per image is at most 0.01 against a squared error of hundreds: the KL is free, and so
-#   these three columns are repetitions of one experiment. The papers' cell (0.01, 10), 48.27k, is out of line with
-#   its neighbours; ours is not.
-# - The S-GVAE's loss is above the S-VAE's because it must not see the angle: it reconstructs an *average
-#   orientation* where digits of one class slant differently.
-# - In the `quick` profile cells train for a few epochs on 4,000 digits: compare the pattern, not the level.
+# - The order is the papers': the loss falls with d, and rises from β = 0.1 to β = 500 by β times the KL, most where
+#   d and with it the KL is large.
+# - For β ≤ 1 the weight per image is at most 0.01 against a squared error of hundreds: the KL is free, and the
+#   papers' first three columns are repetitions of one experiment. Their cell (0.01, 10) of the S-GVAE, 48.27k, is out
+#   of line with its neighbours; several seeds of the `paper` profile will show whether it is a bad run.
+# - The S-GVAE's loss is above the S-VAE's, as in the papers: its code does not hold the slant of a digit.
+# - In the `quick` profile two of the five columns train, for a few epochs on 4,000 digits: compare the pattern, not
+#   the level.

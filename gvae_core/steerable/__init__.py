@@ -6,12 +6,6 @@ operations, any device), `native` and `kernels.cpp` (compiled for this CPU), `fe
 packed or pending between layers), `layers`.
 """
 
-import warnings
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # escnn warns about py3nj, which only its 3-D groups use
-    import escnn  # noqa: F401
-
 from .layers import LayerReport, accelerate, path_in_use, report
 
 __all__ = ["LayerReport", "accelerate", "path_in_use", "report"]
