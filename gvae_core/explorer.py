@@ -63,11 +63,9 @@ class RotationExplorer(widgets.VBox):
         rows = [turned, *(decoded(model, self._codes[name]) for name, model in self.models.items())]
         tiles = [functional.pad(torch.cat(tuple(row), -1)[0], (0, 0, 0, GAP)) for row in rows]
         pixels = torch.cat(tiles, 0)[:-GAP].mul(255).byte().numpy()
-        picture = Image.fromarray(pixels)
-        picture = picture.resize((self.scale * picture.width, self.scale * picture.height), Image.Resampling.BILINEAR)
-        self._size = picture.height, picture.width
+        self._size = self.scale * pixels.shape[0], self.scale * pixels.shape[1]  # the browser scales
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG", compress_level=1)
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
     def _on_angle(self, change: Mapping) -> None:
