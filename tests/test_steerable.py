@@ -10,6 +10,7 @@ import platform
 import shutil
 import threading
 import warnings
+from pathlib import Path
 
 import escnn.group._numerical
 import escnn.nn as enn
@@ -526,7 +527,7 @@ INSTRUCTION_SETS = {
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
 def test_every_instruction_set(name, tmp_path, monkeypatch):
     """The same source for narrower vectors, which every machine of the architecture can run."""
-    if name != "baseline" and f"{name}" not in open("/proc/cpuinfo").read():
+    if name != "baseline" and f"{name}" not in Path("/proc/cpuinfo").read_text():
         pytest.skip(f"this processor has no {name}")
     library = ctypes.CDLL(str(native.build(tmp_path, INSTRUCTION_SETS[name])))
     assert library.steerable_width() == {"baseline": 4, "avx2": 8, "avx512": 16}[name]
