@@ -56,3 +56,9 @@ def test_files_that_commands_name_exist():
     }
     missing = [name for name in names if "/" in name and not (ROOT / name).exists()]
     assert not missing
+
+
+def test_the_python_example_runs_and_holds():
+    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert "assert" in example
+    exec(compile(example, "README.md", "exec"), {})
