@@ -54,6 +54,9 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         "--outputs", type=Path, default=outputs_directory(),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
     )  # fmt: skip
+    parser.add_argument(
+        "--fresh", action="store_true", help="execute also notebooks that have not changed since"
+    )
     parser.set_defaults(command=_report, error=parser.error)
 
 
@@ -74,7 +77,7 @@ def _report(args: argparse.Namespace) -> int:
         jobs = plan(args.notebooks, args.profile, args.only, dict(args.parameters))
     except ValueError as error:
         args.error(str(error))
-    return report(jobs, args.outputs, args.profile)
+    return report(jobs, args.outputs, args.profile, fresh=args.fresh)
 
 
 if __name__ == "__main__":

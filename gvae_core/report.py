@@ -30,6 +30,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from . import receipts
+
 try:
     import resource  # not on Windows
 except ImportError:
@@ -118,7 +120,9 @@ def plan(
     return jobs
 
 
-def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | None = None) -> int:
+def report(
+    jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | None = None, fresh: bool = False
+) -> int:
     """Execute the notebooks and write `outputs`/executed/`profile`/{*.ipynb, *.html, index.html}.
 
     Parameters
@@ -127,6 +131,7 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | No
     outputs : folder of everything the run produces; the kernels see it as `GVAE_OUTPUTS`
     profile : names the folder
     stream : where progress and summary go; standard output if None
+    fresh : execute also what has not changed since it was executed without an error
 
     Returns
     -------
@@ -141,7 +146,7 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | No
     start = time.monotonic()
     for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True), 1):
         with _Progress(f"[{number}/{len(jobs)}] {outcome.name}", stream) as progress:
-            _run(job, outcome, folder, outputs, progress)
+            _run(job, outcome, folder, outputs, progress, fresh)
         for problem in outcome.problems:
             print(f"      {problem}", file=stream)
         if outcome.result == STOPPED:
@@ -214,8 +219,16 @@ def _short(path: Path) -> str:
 # --- executing one notebook -------------------------------------------------------------
 
 
-def _run(job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Progress) -> None:
-    executed, page = folder / f"{job.path.stem}.ipynb", folder / f"{job.path.stem}.html"
+def _run(
+    job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Progress, fresh: bool
+) -> None:
+    executed, page, receipt = (folder / f"{job.path.stem}{end}" for end in (".ipynb", ".html", ".receipt.json"))
+    digest = receipts.digest(job.path, job.parameters)
+    if not fresh and executed.exists() and page.exists() and receipts.holds(receipt, digest, outputs):
+        outcome.result, outcome.cells, outcome.page = OK, "cached", page
+        progress.finish("ok, unchanged since it was executed (--fresh executes it again)")
+        return
+    receipt.unlink(missing_ok=True)
     executed.unlink(missing_ok=True)
     page.unlink(missing_ok=True)  # no page is better than one of another run
     watch = _Watch(job.path.stem, progress)
@@ -227,6 +240,8 @@ def _run(job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Pro
         if executed.exists():
             _write_page(job, executed, page, outcome)
         outcome.result = FAILED if outcome.problems else OK
+        if outcome.result == OK:
+            _write(receipt, receipts.text(digest, outputs))
     except KeyboardInterrupt:
         outcome.result = STOPPED
         outcome.problems = [*watch.all_problems(), f"{watch.where()}: interrupted"]

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a module may import from the lines above its own (and steerable/, bench/ within).
 LAYERS = [
-    {"outputs", "papers", "bessel", "rotation", "checkpoints"},
+    {"outputs", "papers", "receipts", "bessel", "rotation", "checkpoints"},
     {"data", "vmf", "steerable"},
     {"models"},
     {"training", "metrics"},

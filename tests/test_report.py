@@ -172,7 +172,7 @@ def test_index_lists_results_and_figures(batch):
     assert index.count("<td>FAILED</td>") == 7
     assert "1_cell, cell 3" in index
     assert 'src="../../figures/smoke/a &amp; b.png"' in index
-    assert {path.suffix for path in folder.iterdir()} == {".ipynb", ".html", ".log"}
+    assert {path.suffix for path in folder.iterdir()} == {".ipynb", ".html", ".log", ".json"}
     assert [path.name for path in folder.glob("*.log")] == ["6_dies.log"]
     assert not list(folder.glob(".*"))  # nothing temporary left
 
@@ -285,3 +285,31 @@ def test_help_imports_nothing_heavy():
     assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(
         modules.stdout.split()
     )
+
+
+def test_an_unchanged_notebook_is_executed_once(tmp_path):
+    writes = (
+        "import os, pathlib\nfolder = pathlib.Path(os.environ['GVAE_OUTPUTS'], 'runs')\n"
+        "folder.mkdir(exist_ok=True)\n(folder / 'run.json').write_text(str(seed))"
+    )
+    notebooks = write_notebooks(tmp_path / "notebooks", {"good": [writes], "bad": ["1 / 0"]})
+    outputs = tmp_path / "outputs"
+
+    def executed(*arguments: str) -> list[bool]:
+        """Whether each notebook, bad and good, was executed rather than found unchanged."""
+        done = subprocess.run(
+            command("--notebooks", notebooks, "--outputs", outputs, *arguments), capture_output=True, text=True
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("[") and "..." not in line]
+        return ["unchanged" not in line for line in lines]
+
+    assert executed() == [True, True]
+    assert executed() == [True, False]  # a failure is never kept
+    assert executed("-p", "seed=1") == [True, True]
+    assert executed("-p", "seed=1", "--fresh") == [True, True]
+    (outputs / "runs" / "run.json").unlink()
+    assert executed("-p", "seed=1") == [True, True]
+    with open(notebooks / "good.ipynb", "a") as file:
+        file.write("\n")
+    assert executed("-p", "seed=1") == [True, True]
+    assert executed("-p", "seed=1") == [True, False]

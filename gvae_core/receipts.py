@@ -1,0 +1,44 @@
+"""Receipts of executed notebooks: what a page was made from, so that an unchanged one is not made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+FOLDERS = ("runs", "figures", "tables")  # of the outputs, that notebooks write into
+
+
+def digest(notebook: Path, parameters: Mapping[str, object]) -> str:
+    """Of all that decides what a notebook shows: its cells and parameters, the package, the machine's settings."""
+    settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
+    versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
+    parts = [json.dumps([dict(parameters), settings, versions], sort_keys=True, default=str).encode()]
+    sources = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp"))
+    parts += [path.read_bytes() for path in (notebook, *sources)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def text(digest: str, outputs: Path) -> str:
+    """The receipt of a notebook that has just run without an error: the digest, and the files then there."""
+    files = [
+        str(path.relative_to(outputs))
+        for folder in FOLDERS
+        for path in sorted((outputs / folder).rglob("*"))
+        if path.is_file() and path.suffix != ".lock" and ".state" not in path.suffixes and path.name[0] != "."
+    ]
+    return json.dumps({"digest": digest, "files": files}, indent=1)
+
+
+def holds(receipt: Path, digest: str, outputs: Path) -> bool:
+    """Whether the receipt is for the same digest and all of its files are still there."""
+    try:
+        record = json.loads(receipt.read_text(encoding="utf-8"))
+        return record["digest"] == digest and all((outputs / name).is_file() for name in record["files"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not readable: execute the notebook
+        return False
