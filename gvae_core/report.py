@@ -244,6 +244,8 @@ def _run(
             _write(receipt, receipts.text(digest, outputs))
     except KeyboardInterrupt:
         outcome.result = STOPPED
+        # asyncio would print the interrupted cell's exception, which nobody awaits any more
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         outcome.problems = [*watch.all_problems(), f"{watch.where()}: interrupted"]
     outcome.seconds = time.monotonic() - start
     outcome.cells = f"{watch.reached}/{watch.total}" if watch.total else "-"
