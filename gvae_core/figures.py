@@ -227,7 +227,7 @@ def log_heatmap(
     return figure
 
 
-def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor, turned_sphere: Tensor | None = None) -> Figure:
+def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor) -> Figure:
     """Codes [N, 3] on the sphere (Mollweide projection) beside codes [N, 2] in the plane, by digit."""
     figure = plt.figure(figsize=(13, 4.6), layout="constrained")
     left = figure.add_subplot(1, 2, 1, projection="mollweide")
@@ -236,9 +236,6 @@ def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor, turned_sphere: 
     dots = dict(c=digits, cmap="tab10", vmin=-0.5, vmax=9.5, s=9, lw=0)
     x, y, z = sphere.T.numpy()
     left.scatter(np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), **dots)
-    if turned_sphere is not None:
-        x, y, z = turned_sphere.T.numpy()
-        left.scatter(np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), **(dots | dict(s=14, marker="+", lw=0.6)))
     left.grid(True, lw=0.3)
     left.set(xticklabels=[], yticklabels=[])
     left.set_title("S-GVAE, d = 3: the whole sphere, no centre and no edge", fontsize=10)
