@@ -97,6 +97,17 @@ def latent_codes(model: nn.Module, images: Tensor) -> Tensor:
     return _in_batches(model, lambda batch: model.encode(batch).mode, images)
 
 
+def codes_and_concentrations(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean directions [N, d] and concentrations kappa [N] of a `SphericalVAE`'s posteriors, in eval mode."""
+
+    def both(batch: Tensor) -> Tensor:
+        posterior = model.encode(batch)
+        return torch.cat((posterior.mode, posterior.concentration[:, None]), -1)
+
+    values = _in_batches(model, both, images)
+    return values[:, :-1], values[:, -1]
+
+
 def decoded(model: nn.Module, codes: Tensor) -> Tensor:
     """Images [N, 1, 28, 28] of codes [N, d], in eval mode, clamped to [0, 1]."""
     return _in_batches(model, model.decode, codes).clamp(0, 1)
@@ -105,6 +116,11 @@ def decoded(model: nn.Module, codes: Tensor) -> Tensor:
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
     """Reconstructions [N, 1, 28, 28] from the posteriors' modes, in eval mode, clamped to [0, 1]."""
     return decoded(model, latent_codes(model, images))
+
+
+def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Mean over the pixels of (x - y)^2, [N], of images [N, C, H, W] in [0, 1]; 0 is a perfect copy."""
+    return (reconstructions - images).square().flatten(1).mean(1)
 
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
