@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import explorer_views as views
-from .explorer_frames import Frame, Turn, yardstick
+from .explorer_frames import STRIP, Frame, Turn, yardstick
 from .explorer_latest import Latest
 from .explorer_pad import SIZE, DrawingPad
 from .explorer_page import save_page
@@ -19,10 +19,7 @@ from .explorer_picker import DigitPicker
 from .models import SphericalVAE
 
 ROWS = 2  # models shown at once
-STRIP = 480  # width of the picture in screen pixels
-MOST = 4.0  # screen pixels per image pixel, for few digits
 _TURN = dict(min=-180, max=180, value=0)
-_WRAP = dict(flex_flow="row wrap")
 
 
 def _guarded(callback: Callable) -> Callable:
@@ -85,40 +82,42 @@ class RotationExplorer(widgets.VBox):
     def _build(self) -> list[widgets.Widget]:
         head = widgets.HTML(f"<style>{views.STYLE}</style><div class='gvae-heading'>{views.HEADING}</div>")
         self.play = widgets.Play(**_TURN, step=3, interval=60, repeat=True, show_repeat=False)
-        self.slider = widgets.IntSlider(**_TURN, readout=False, layout=widgets.Layout(width="570px"))
-        self.number = widgets.BoundedIntText(**_TURN, layout=widgets.Layout(width="70px"))
+        self.slider = widgets.IntSlider(**_TURN, readout=False, layout=widgets.Layout(width=f"{STRIP:.0f}px"))
+        self.number = widgets.BoundedIntText(**_TURN, layout=widgets.Layout(width="70px", margin="2px 4px 2px 20px"))
         # Linked in the browser: a drag is one stream of events to the kernel, the slider's own.
         self._links = [widgets.jslink((c, "value"), (self.slider, "value")) for c in (self.play, self.number)]
         self.slider.observe(self._changed, names="value")
-        controls = widgets.HBox([self.play, self.slider, self.number, widgets.HTML("degrees")])
 
-        self.names = widgets.HTML(layout=widgets.Layout(width="180px"))
-        self.image = widgets.Image(format="png", layout=widgets.Layout(margin="0 16px 0 4px"))
-        self.numbers = widgets.HTML(layout=widgets.Layout(width="190px"))
-        rows = widgets.HBox([self.names, self.image, self.numbers], layout=widgets.Layout(margin="10px 0"))
+        self.names = widgets.HTML()
+        self.image = widgets.Image(format="png")
+        self.numbers = widgets.HTML(layout=widgets.Layout(margin="0 0 0 20px"))
 
         self.digits = DigitPicker(self.images, self.labels, self._changed)
         options, one = list(self.models), len(self.models) == 1
         self.picks = [
-            widgets.Dropdown(options=options, value=name, disabled=one, layout=widgets.Layout(width="415px"))
+            widgets.Dropdown(options=options, value=name, disabled=one, layout=widgets.Layout(width="342px"))
             for name in options[:ROWS]
         ]
         for pick in self.picks:
             pick.observe(self._changed, names="value")
 
-        self.polar = Panel("How far the code moves, over the full turn")
-        self.sphere = Panel("Codes on the latent sphere")
+        self.polar = Panel(*views.POLAR)
+        self.sphere = Panel(*views.SPHERE)
         self.pad = DrawingPad(_guarded(lambda self, digit: self.digits.draw(digit)).__get__(self))
         panels = [self.polar, self.sphere]
         if self.images.shape[-1] == SIZE:
             panels.append(widgets.VBox([_title("Draw your own digit"), self.pad]))
         self.message = widgets.HTML()
+        strip = widgets.HBox([self.image], layout=widgets.Layout(width=f"{STRIP:.0f}px", margin="0"))
         return [
-            head, controls, rows,
-            _title("Digits"), self.digits,
-            _title("Models"), widgets.HBox(self.picks, layout=widgets.Layout(**_WRAP)),
-            widgets.HBox(panels, layout=widgets.Layout(**_WRAP)), self.message,
-        ]  # fmt: skip
+            head,
+            _row(self.play, self.slider, self.number, widgets.HTML("degrees")),
+            _row(self.names, strip, self.numbers, align="flex-start"),
+            _row(_title("Digits"), self.digits),
+            _row(_title("Models"), *self.picks),
+            widgets.HBox(panels, layout=widgets.Layout(flex_flow="row wrap", margin="10px 0 0")),
+            self.message,
+        ]
 
     # --- from the controls to the picture ---------------------------------------------------------
 
@@ -149,7 +148,7 @@ class RotationExplorer(widgets.VBox):
         if self._drawn is not self.turn:
             self._lay_out()
         self.image.value = frame.png
-        self.numbers.value = views.numbers(frame, self._yardsticks, self._row_height)
+        self.numbers.value = views.numbers(frame, self._yardsticks)
         for panel, plot in self._plots:
             panel.marker.value = plot.marker(frame)
         self.message.value = ""
@@ -157,10 +156,9 @@ class RotationExplorer(widgets.VBox):
     def _lay_out(self) -> None:
         """For new digits or models: sizes, names, and empty plots until the full turn is measured."""
         height, width = self.turn.size
-        scale = min(MOST, STRIP / width)
-        self._row_height = scale * self.turn.row_height
-        self.image.width, self.image.height = f"{scale * width:.0f}", f"{scale * height:.0f}"
-        self.names.value = views.names(list(self.turn.models), self._row_height)
+        scale = self.turn.scale
+        self.image.layout.width, self.image.layout.height = f"{scale * width:.0f}px", f"{scale * height:.0f}px"
+        self.names.value = views.names(list(self.turn.models))
         self._drawn, self._plots = self.turn, []
         for panel in (self.polar, self.sphere):
             panel.clear(views.note("measuring the full turn …"))
@@ -171,7 +169,7 @@ class RotationExplorer(widgets.VBox):
         if sphere := views.SpherePlot.of(self.turn):
             self._plots.append((self.sphere, sphere))
         else:
-            self.sphere.clear(views.note("for models with d = 3:", "pick one above"))
+            self.sphere.clear(views.note("pick a model with d = 3", "to see its codes here"))
         frame = self.turn.frame(self.slider.value)
         for panel, plot in self._plots:
             panel.background.value, panel.marker.value = plot.background, plot.marker(frame)
@@ -188,17 +186,24 @@ class RotationExplorer(widgets.VBox):
 
 
 class Panel(widgets.VBox):
-    """A title, and a plot of two layers: the background and, over it, the marker."""
+    """A title, a plot of two layers (the background and, over it, the marker), and a caption."""
 
-    def __init__(self, title: str):
+    def __init__(self, title: str, caption: str):
         layers = dict(grid_area="1 / 1", margin="0", width=f"{views.PLOT}px", height=f"{views.PLOT}px")
         self.background = widgets.HTML(layout=widgets.Layout(**layers))
         self.marker = widgets.HTML(layout=widgets.Layout(**layers))
         stack = widgets.GridBox([self.background, self.marker])
-        super().__init__([_title(title), stack], layout=widgets.Layout(margin="0 28px 0 0"))
+        small = widgets.HTML(f"<div class='gvae-small'>{caption}</div>")
+        super().__init__([_title(title), stack, small], layout=widgets.Layout(margin="0 28px 0 0"))
 
     def clear(self, text: str) -> None:
         self.background.value, self.marker.value = text, ""
+
+
+def _row(first: widgets.Widget, *others: widgets.Widget, align: str = "center") -> widgets.HBox:
+    """Widgets side by side, the first in a column of its own that all rows share."""
+    first.layout.width, first.layout.flex = "142px", "0 0 auto"
+    return widgets.HBox([first, *others], layout=widgets.Layout(align_items=align, margin="4px 0"))
 
 
 def _title(text: str) -> widgets.HTML:

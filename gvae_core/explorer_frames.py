@@ -18,7 +18,8 @@ from .rotation import rotate
 
 STEP = 5  # degrees between the points of the plots and between the saved page's frames
 ANGLES = tuple(range(-180, 181, STEP))
-GAP = 4  # pixels between tiles, before scaling
+TILE, ROW, STRIP = 64.0, 70.0, 524.0  # screen pixels: largest tile, height of a row, width of the picture
+GAP = 4  # image pixels between tiles of a row
 CLEAR = 255  # this grey level is transparent, so that the page shows between the tiles
 YARDSTICK_IMAGES = 100
 
@@ -65,15 +66,21 @@ class Turn:
         self._frames: dict[int, Frame] = {}  # at most one per whole degree
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture in pixels."""
-        count, _, height, width = self.images.shape
-        return _tiled(height, len(self.models) + 1), _tiled(width, count)
+    def scale(self) -> float:
+        """Screen pixels per image pixel: tiles are as large as fits, rows always `ROW` high."""
+        count, side = len(self.images), self.images.shape[-1]
+        return min(TILE / side, STRIP / (count * (side + GAP) - GAP))
 
     @property
-    def row_height(self) -> int:
-        """Of one row with the gap below it, in pixels."""
-        return self.images.shape[2] + GAP
+    def row_gap(self) -> int:
+        """Image pixels between two rows."""
+        return round(ROW / self.scale) - self.images.shape[-1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture in image pixels; half a row gap above and below."""
+        count, side = len(self.images), self.images.shape[-1]
+        return (len(self.models) + 1) * (side + self.row_gap), count * (side + GAP) - GAP
 
     def is_of(self, models: Sequence[str], digits: Mapping[str, Tensor]) -> bool:
         """Whether it shows just these models and digits."""
@@ -115,18 +122,15 @@ class Turn:
                 squared_error(rows[-1], self.images).mean().item(),
                 concentrations.mean().item(),
             )
-        return Frame(angle, png(picture(rows)), measures, codes)
+        return Frame(angle, png(picture(rows, self.row_gap)), measures, codes)
 
 
-def _tiled(size: int, count: int) -> int:
-    return count * (size + GAP) - GAP
-
-
-def picture(rows: list[Tensor]) -> np.ndarray:
+def picture(rows: list[Tensor], row_gap: int = 0) -> np.ndarray:
     """Rows of images [N, 1, H, W] in [0, 1] -> grey levels [height, width], `CLEAR` between the tiles."""
     levels = torch.cat(rows, 1).mul(CLEAR - 1).round().byte()  # [N, rows, H, W]
-    spaced = functional.pad(levels, (0, GAP, 0, GAP), value=CLEAR)
-    return spaced.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)[:-GAP, :-GAP].numpy()
+    above = row_gap // 2
+    spaced = functional.pad(levels, (0, GAP, above, row_gap - above), value=CLEAR)
+    return spaced.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)[:, :-GAP].numpy()
 
 
 def png(levels: np.ndarray) -> bytes:

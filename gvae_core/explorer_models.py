@@ -58,8 +58,9 @@ def words(spec: RunSpec) -> str:
     """A spec as a person would say it, the model's name before the first " · "."""
     count = "all" if spec.train_images is None else f"{spec.train_images:,}"
     epochs = "1 epoch" if spec.epochs == 1 else f"{spec.epochs} epochs"
+    rotated = " rotated" if spec.protocol == "rotated" else ""
     seed = f", seed {spec.seed}" if spec.seed else ""
-    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {epochs} of {count} {spec.protocol} digits{seed}"
+    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {epochs} of {count}{rotated} digits{seed}"
 
 
 def _committed() -> Iterable[Result]:

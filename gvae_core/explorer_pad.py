@@ -51,7 +51,7 @@ def _rasterise(strokes: Sequence[np.ndarray]) -> np.ndarray:
     draw = ImageDraw.Draw(fine)
     radius = PEN * FINE / 2
     for stroke in strokes:
-        points = [tuple(point) for point in stroke * FINE]
+        points = [tuple(point) for point in stroke * FINE - 0.5]  # PIL counts from pixel centres
         if len(points) > 1:
             draw.line(points, fill=255, width=round(2 * radius), joint="curve")
         for x, y in points:

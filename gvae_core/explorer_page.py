@@ -16,7 +16,6 @@ from .checkpoints import write_text
 from .explorer_frames import ANGLES, STEP, Turn
 
 LIMIT = 3_000_000  # bytes of the file
-STRIP, MOST = 560, 4.0  # width of the picture in screen pixels; screen pixels per image pixel
 QUALITY = 80  # of WebP, whose artefacts at this size nobody sees
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -34,8 +33,6 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
     ValueError : the file would be larger than `LIMIT`; nothing is written
     """
     height, width = turn.size
-    scale = min(MOST, STRIP / width)
-    row_height = scale * turn.row_height
     plots = {"polar": views.PolarPlot(turn, yardsticks), "sphere": views.SpherePlot.of(turn)}
     frames = []
     for angle in ANGLES:
@@ -43,7 +40,7 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
         frames.append(
             {
                 "picture": _webp(frame.png),
-                "numbers": views.numbers(frame, yardsticks, row_height),
+                "numbers": views.numbers(frame, yardsticks),
                 **{name: plot.marker(frame) for name, plot in plots.items() if plot},
             }
         )
@@ -51,11 +48,15 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
         style=views.STYLE,
         dark=views.DARK,
         heading=views.HEADING,
-        names=views.names(list(turn.models), row_height),
-        width=f"{scale * width:.0f}",
-        height=f"{scale * height:.0f}",
+        names=views.names(list(turn.models)),
+        width=f"{turn.scale * width:.0f}",
+        height=f"{turn.scale * height:.0f}",
         pixels=f"{width} {height}",
         plot=views.PLOT,
+        polar_title=views.POLAR[0],
+        polar_caption=views.POLAR[1],
+        sphere_title=views.SPHERE[0],
+        sphere_caption=views.SPHERE[1],
         step=STEP,
         polar=plots["polar"].background,
         sphere=plots["sphere"].background if plots["sphere"] else "",

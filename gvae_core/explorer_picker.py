@@ -36,12 +36,16 @@ class DigitPicker(widgets.HBox):
         self._css = {name: f"gvae-pick-{next(_classes)}" for name in [*self._indices, DRAWN]}
         self.buttons = {}
         for number, name in enumerate(self._css):
-            button = widgets.ToggleButton(description=name, tooltip=f"show {name}", value=number < SLOTS)
+            shown = number < SLOTS and name != DRAWN
+            button = widgets.ToggleButton(description=name, tooltip=f"show {name}", value=shown)
             button.add_class("gvae-pick")
             button.add_class(self._css[name])
             button.observe(self._toggled, names="value")
             self.buttons[name] = button
-        self.another = widgets.Button(description="another one", tooltip="other digits of the same classes")
+        self.another = widgets.Button(
+            description="another one", tooltip="other digits of the same classes",
+            layout=widgets.Layout(width="100px", margin="2px 2px 2px 16px"),
+        )
         self.another.on_click(self._next)
         self._style = widgets.HTML(layout=widgets.Layout(display="none"))
         self._show_drawing(None)

@@ -13,29 +13,32 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .explorer_frames import ANGLES, GAP, Frame, Turn
+from .explorer_frames import ANGLES, ROW, Frame, Turn
 
 PLOT = 236  # side of a plot in screen pixels
-HEADING = "Drag the slider. The digits turn: does what each model makes of them stay upright?"
+HEADING = "Drag the slider to turn the digits. Do the reconstructions stay upright?"
 COLOURS = ("var(--gvae-1)", "var(--gvae-2)")  # of the first and the second model
 # Okabe and Ito's palette, its brighter half on dark pages; JupyterLab's own variables for all else.
 DARK = "--gvae-1: #56B4E9; --gvae-2: #E69F00"
 STYLE = """
 .gvae { --gvae-1: #0072B2; --gvae-2: #D55E00; color: var(--jp-ui-font-color1); line-height: 1.35 }
 [data-jp-theme-light="false"] .gvae { DARK }
+.gvae .widget-html-content { line-height: inherit; font-size: inherit }
 .gvae .gvae-heading { font-size: 17px; font-weight: 600; margin: 2px 0 6px }
 .gvae .gvae-column { display: flex; flex-direction: column; font-size: 13px }
-.gvae .gvae-cell { display: flex; flex-direction: column; justify-content: center; box-sizing: border-box; overflow: hidden }
+.gvae .gvae-cell { height: ROWpx; display: flex; flex-direction: column; justify-content: center; white-space: nowrap; overflow: hidden }
 .gvae .gvae-name { font-weight: 600; font-size: 14px }
 .gvae .gvae-name::before { content: ""; display: inline-block; width: 10px; height: 10px; margin-right: 7px;
   background: var(--swatch, transparent); border-radius: var(--round, 0) }
+.gvae .gvae-name:not([style])::before { display: none }
+.gvae .gvae-name[style] + .gvae-small { margin-left: 17px }
 .gvae .gvae-small { font-size: 12px; color: var(--jp-ui-font-color2) }
-.gvae .gvae-bar { height: 6px; max-width: 190px; margin: 3px 0; background: var(--jp-border-color2); border-radius: 3px }
+.gvae .gvae-bar { height: 6px; width: 160px; margin: 2px 0; background: var(--jp-border-color2); border-radius: 3px }
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }
 .gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
 .gvae .gvae-error { color: var(--jp-error-color0, #b00020) }
 .gvae .gvae-pad { cursor: crosshair; border-radius: 4px }
-.gvae .gvae-pick { width: 46px; height: 62px; margin: 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
+.gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
   background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px; box-shadow: none !important }
 .gvae .gvae-pick.mod-active { opacity: 1; outline: 2px solid var(--gvae-1); background-color: var(--jp-layout-color2) }
 .gvae svg { display: block }
@@ -43,49 +46,44 @@ STYLE = """
 .gvae svg .gvae-grid { fill: none; stroke: var(--jp-border-color1); stroke-width: 1 }
 .gvae svg .gvae-hand { stroke: var(--jp-ui-font-color1); stroke-width: 1; opacity: .55 }
 .gvae svg .gvae-mark { stroke: var(--jp-layout-color0); stroke-width: 1.5 }
-""".replace("DARK", DARK)
+""".replace("DARK", DARK).replace("ROW", f"{ROW:g}")
 
 
 # --- the columns beside the picture ---------------------------------------------------------------
 
 
-def names(models: Sequence[str], row_height: float) -> str:
-    """What each row of the picture shows; a model's name is its title up to the first " · "."""
-    cells = [("turned input", "", "")]
-    for name, colour, round_ in zip(models, COLOURS, ("50%", "0")):
-        title, _, rest = name.partition(" · ")
-        cells.append((title, rest, f"--swatch:{colour};--round:{round_}"))
-    return _column(
-        [
-            f'<div class="gvae-name" style="{style}">{html.escape(title)}</div>'
-            f'<div class="gvae-small">{html.escape(rest)}</div>'
-            for title, rest, style in cells
-        ],
-        row_height,
-    )
+def names(models: Sequence[str]) -> str:
+    """What each row of the picture shows; of a model's name the parts " · " separates: title, then details."""
+    cells = ['<div class="gvae-name">rotated input</div>']
+    for name, colour, rounding in zip(models, COLOURS, ("50%", "0")):
+        title, *details = (html.escape(part) for part in name.split(" · "))
+        cells.append(
+            f'<div class="gvae-name" style="--swatch:{colour};--round:{rounding}">{title}</div>'
+            f'<div class="gvae-small">{details[0] if details else ""}</div>'
+        )
+    return _column(cells)
 
 
-def numbers(frame: Frame, yardsticks: Mapping[str, float], row_height: float) -> str:
+def numbers(frame: Frame, yardsticks: Mapping[str, float]) -> str:
     """The `Measures` beside each row: drift as a bar against the typical angle between digits."""
-    cells = [f"by <b>{frame.angle}°</b>"]
+    cells = [f"<div>turned by <b>{frame.angle}°</b></div>"]
     for (name, measures), colour in zip(frame.measures.items(), COLOURS):
         typical = yardsticks[name]
         known = math.isfinite(typical) and typical > 0
         share = min(100.0, 100 * measures.drift / typical) if known else 0
         cells.append(
-            f'<div title="angle between the latent means now and at 0°, and the typical angle between '
-            f'different digits">code moved <b>{measures.drift:.1f}°</b>'
-            + (f" of {typical:.0f}°" if known else "")
-            + f'</div><div class="gvae-bar"><div style="width:{share:.0f}%;background:{colour}"></div></div>'
-            f'<div class="gvae-small" title="mean squared error per pixel against the upright original; '
-            f'concentration of the posterior">error {measures.error:.4f} · κ {measures.concentration:.1f}</div>'
+            f'<div title="angle between the latent means now and at 0°">code moved <b>{measures.drift:.1f}°</b></div>'
+            f'<div class="gvae-bar"><div style="width:{share:.0f}%;background:{colour}"></div></div>'
+            '<div class="gvae-small" title="typical angle between the codes of different digits">'
+            + (f"of {typical:.0f}° between digits</div>" if known else "</div>")
+            + '<div class="gvae-small" title="mean squared error per pixel against the upright original; '
+            f'concentration of the posterior">error {measures.error:.3f} · κ {measures.concentration:.0f}</div>'
         )
-    return _column(cells, row_height)
+    return _column(cells)
 
 
-def _column(cells: Sequence[str], row_height: float) -> str:
-    style = f"height:{row_height:.2f}px"
-    inside = "".join(f'<div class="gvae-cell" style="{style}">{cell}</div>' for cell in cells)
+def _column(cells: Sequence[str]) -> str:
+    inside = "".join(f'<div class="gvae-cell">{cell}</div>' for cell in cells)
     return f'<div class="gvae-column">{inside}</div>'
 
 
@@ -112,7 +110,8 @@ def _mark(x: float, y: float, index: int) -> str:
 
 def note(*lines: str) -> str:
     """Lines of text in place of a plot."""
-    parts = [f'<text y="{16 * row}" text-anchor="middle">{html.escape(line)}</text>' for row, line in enumerate(lines)]
+    parts = [f'<circle r="{PLOT / 2 - 27}" class="gvae-grid" style="stroke-dasharray:1 5"/>']
+    parts += [f'<text y="{16 * row}" text-anchor="middle">{html.escape(line)}</text>' for row, line in enumerate(lines)]
     return _svg("".join(parts))
 
 
@@ -123,13 +122,17 @@ def error(exception: Exception) -> str:
     )
 
 
+POLAR = "How far the code moves", "distance from the centre; dashed: to another digit"
+SPHERE = "Codes on the latent sphere", "lines: the full turn; pale: the far side"
+
+
 class PolarPlot:
     """Latent drift over the full turn: 0° is up, the hand turns as the digit does, the centre is "not moved".
 
     Dashed circles: the typical angle between different digits (``yardsticks``, by model).
     """
 
-    radius = PLOT / 2 - 20
+    radius = PLOT / 2 - 27
 
     def __init__(self, turn: Turn, yardsticks: Mapping[str, float]):
         self._drifts = {name: turn.drifts(name) for name in turn.models}
@@ -147,17 +150,17 @@ class PolarPlot:
         step = next(step for step in (0.1, 1, 5, 10, 15, 30, 45, 90) if 4.5 * step >= self.limit)
         rings = [step * k for k in range(1, int(self.limit / step) + 1)]
         parts = [f'<circle r="{self.radius * ring / self.limit:.1f}" class="gvae-grid"/>' for ring in rings]
-        parts += [
-            f'<text x="3" y="{-self.radius * ring / self.limit - 2:.1f}">{ring:g}°</text>' for ring in rings
-        ]
-        for angle, anchor in ((0, "middle"), (90, "end"), (180, "middle"), (-90, "start")):
+        for ring in rings:
+            x, y = self._point(-150, ring)
+            parts.append(f'<text x="{x + 2:.1f}" y="{y:.1f}">{ring:g}°</text>')
+        for angle in (0, 90, 180, -90):
             x, y = self._point(angle, self.limit)
             parts.append(f'<line x2="{x:.1f}" y2="{y:.1f}" class="gvae-grid"/>')
         edge = PLOT / 2
-        parts.append(f'<text y="{-edge + 11}" text-anchor="middle">0°</text>')
-        parts.append(f'<text y="{edge - 3}" text-anchor="middle">180°</text>')
-        parts.append(f'<text x="{-edge}" y="-5">90°</text>')
-        parts.append(f'<text x="{edge}" y="-5" text-anchor="end">−90°</text>')
+        parts.append(f'<text y="{-edge + 18}" text-anchor="middle">0°</text>')
+        parts.append(f'<text y="{edge - 12}" text-anchor="middle">180°</text>')
+        parts.append(f'<text x="{-edge}" y="4">90°</text>')
+        parts.append(f'<text x="{edge}" y="4" text-anchor="end">−90°</text>')
         for typical, colour in zip(self._yardsticks, COLOURS):
             if math.isfinite(typical):
                 parts.append(
@@ -187,7 +190,7 @@ class SpherePlot:
     None if no model has d = 3.
     """
 
-    radius = PLOT / 2 - 8
+    radius = PLOT / 2 - 20
 
     def __init__(self, turn: Turn, name: str):
         self.name, self._digits = name, list(turn.digits)
