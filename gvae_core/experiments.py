@@ -15,7 +15,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -280,6 +280,14 @@ def read_result(path: Path) -> Result:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: expected a run's result, found something else ({error}); delete it to rerun") from error
+
+
+def by_seed(results: Sequence[Result]) -> list[list[Result]]:
+    """Groups of results whose specs differ in the seed alone, in order of appearance."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(dataclasses.replace(result.spec, seed=0).key, []).append(result)
+    return list(groups.values())
 
 
 def _device_name(device: str) -> str:
