@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -54,15 +55,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     FileNotFoundError : there is no such file
     ValueError : the file is not a safetensors file, or not one of ours
     """
+    with _opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata
+
+
+def load_metadata(path: Path) -> dict:
+    """The metadata alone, whatever the size of the file; raises what `load_tensors` does."""
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if "gvae" not in metadata:
+                raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
+            yield file, json.loads(metadata["gvae"])
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error
-    if "gvae" not in metadata:
-        raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
-    return tensors, json.loads(metadata["gvae"])
