@@ -26,7 +26,8 @@ from filelock import FileLock
 from torch import nn
 
 from . import metrics, models, training
-from .checkpoints import load_tensors, save_tensors, write_text
+from .atomic import write_text
+from .checkpoints import load_tensors, save_tensors
 from .data import Digits, Splits, load_mnist, split
 from .outputs import outputs_directory
 from .rotation import random_angles, rotate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from . import papers
-from .checkpoints import write_text
+from .atomic import write_text
 from .experiments import Result
 from .figures import NAMES, label
 from .outputs import outputs_directory

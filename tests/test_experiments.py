@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gvae_core import RunSpec, experiments, metrics, profiles, run
-from gvae_core.checkpoints import load_tensors, save_tensors, write_text
+from gvae_core.atomic import write_text
+from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.experiments import find, load_model, load_splits
 from gvae_core.outputs import PROFILES
 
