@@ -1,7 +1,8 @@
 """Runs: what is trained (`RunSpec`), the profiles' lists of runs, and `run` with its cache on disk.
 
 One run is one `RunSpec` is one JSON file and one safetensors checkpoint, named by the spec's content.
-A run that exists is loaded, not repeated; an interrupted one resumes from its last epoch.
+A run that exists is loaded, not repeated; an interrupted one resumes from its last epoch. A run may also
+be stopped and measured before its last epoch: its result says so, and the run goes on from there.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from filelock import FileLock
 from torch import nn
 
 from . import metrics, models, training
-from .checkpoints import load_tensors, save_tensors, write_text
+from .atomic import write_text
+from .checkpoints import load_tensors, save_tensors
 from .data import Digits, Splits, load_mnist, split
-from .outputs import outputs_directory
+from .outputs import ROOT, outputs_directory
 from .rotation import random_angles, rotate
 from .steerable import path_in_use
 
@@ -40,6 +42,7 @@ AUTOENCODERS = {
 BUILDERS = CLASSIFIERS | AUTOENCODERS
 
 ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these, in degrees
+COMMITTED = ROOT / "outputs" / "paper" / "runs"  # results that come with the project, wherever new ones go
 DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
 ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
 
@@ -165,10 +168,10 @@ def _expect(what: str, value: object, known: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run.
+    """A run that was measured: at its end, or after the epochs it was stopped at (``complete`` is False).
 
-    ``history`` holds one dict per epoch (see `training.fit`), ``metrics`` the final numbers,
-    ``steerable`` the path of the steerable layers (see `steerable.accelerate`; empty without any),
+    ``history`` holds one dict per epoch (see `training.fit`), ``metrics`` the numbers after the last of
+    them, ``seconds`` all of its computation, interrupted and resumed or not, ``steerable`` the path of the steerable layers (see `steerable.accelerate`; empty without any),
     ``path`` the JSON file all of it was read from.
     """
 
@@ -181,6 +184,15 @@ class Result:
     versions: dict[str, str]
     parameters: int
     path: Path
+
+    @property
+    def epochs_reached(self) -> int:
+        return len(self.history)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs of the spec are done; a table of an incomplete result names the epochs."""
+        return self.epochs_reached == self.spec.epochs
 
     @property
     def checkpoint(self) -> Path:
@@ -201,37 +213,67 @@ def load_model(checkpoint: Path) -> nn.Module:
     return model.eval()
 
 
-def find(spec: RunSpec) -> Result | None:
-    """The finished run of ``spec``, from this machine's runs or the committed ones, or None."""
-    for folder in (outputs_directory() / "runs", outputs_directory() / "paper" / "runs"):
-        path = folder / f"{spec.key}.json"
-        if path.is_file():
-            return read_result(path)
-    return None
+def runs_folder() -> Path:
+    """Where this machine's runs are written."""
+    return outputs_directory() / "runs"
 
 
-def run(spec: RunSpec, *, device: str = "cpu", progress: bool = True) -> Result:
+def state_path(spec: RunSpec) -> Path:
+    """Where an unfinished run keeps what it needs to go on (see `training.fit`)."""
+    return runs_folder() / f"{spec.key}.state.safetensors"
+
+
+def find(spec: RunSpec, *, incomplete: bool = False) -> Result | None:
+    """The finished run of ``spec``, from this machine's runs or the committed ones, or None.
+
+    With ``incomplete`` also one that was stopped before its last epoch, the one that got farthest;
+    ``Result.complete`` tells which it is.
+    """
+    paths = (folder / f"{spec.key}.json" for folder in (runs_folder(), COMMITTED))
+    results = [read_result(path) for path in paths if path.is_file()]
+    results = [result for result in results if result.complete or incomplete]
+    return max(results, key=lambda result: result.epochs_reached, default=None)
+
+
+def run(spec: RunSpec, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None) -> Result:
     """Train, measure and store what ``spec`` says, or load it where that was done before.
 
     A second process that asks for the same run waits for the first and loads its result.
 
+    With ``stop_after=k``, less than ``spec.epochs``, the training stops after epoch k of the spec's schedule
+    and the model is measured as it then is: an interim result, ``complete`` is False. A run that is already
+    at epoch k or beyond is measured or loaded as it is. What is needed to go on stays on disk, and a later
+    call with a larger k, or none, gives the numbers of a run without the stop. Where only the interim result
+    came along (committed, on a fresh machine), a later call starts again from the first epoch.
+
     Raises
     ------
     training.NonFiniteLoss : the loss diverged
-    ValueError, OSError : the data is missing or bad
+    ValueError, OSError : the data is missing or bad, or ``stop_after`` is less than 1
     """
-    folder = outputs_directory() / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{spec.key}.lock"):
-        result = find(spec)
-        return result if result else _run(spec, folder / f"{spec.key}.json", device, progress)
+    if stop_after is not None and (isinstance(stop_after, bool) or not isinstance(stop_after, int) or stop_after < 1):
+        raise ValueError(f"run: expected stop_after to be a whole number of at least 1, got {stop_after!r}")
+    goal = min(spec.epochs, stop_after or spec.epochs)
+    runs_folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(runs_folder() / f"{spec.key}.lock"):
+        _remove_remains(spec)
+        result = find(spec, incomplete=True)
+        return result if result and result.epochs_reached >= goal else _run(spec, goal, device, progress)
 
 
-def _run(spec: RunSpec, path: Path, device: str, progress: bool) -> Result:
-    start = time.perf_counter()
+def _remove_remains(spec: RunSpec) -> None:
+    """Delete what a process left that was killed in the middle of a write; only who holds the lock may."""
+    for temporary in (f".{spec.key}-*", f".{spec.key}.state-*"):
+        for path in runs_folder().glob(temporary):
+            path.unlink()
+    if find(spec) and (runs_folder() / f"{spec.key}.json").is_file():
+        state_path(spec).unlink(missing_ok=True)
+
+
+def _run(spec: RunSpec, goal: int, device: str, progress: bool) -> Result:
     splits = load_splits(spec.source, spec.train_images, spec.test_images)
     model = spec.build().to(device)
-    state_file = path.with_name(f"{path.stem}.state.safetensors")
+    path, state_file = runs_folder() / f"{spec.key}.json", state_path(spec)
     schedule = training.Schedule(
         spec.epochs, spec.learning_rate, spec.decay, spec.weight_decay, spec.batch_size
     )
@@ -239,6 +281,7 @@ def _run(spec: RunSpec, path: Path, device: str, progress: bool) -> Result:
         rotated=spec.protocol == "rotated",
         seed=spec.seed,
         state_file=state_file,
+        stop_after=goal,
         progress=progress,
         title=spec.title,
     )
@@ -247,27 +290,37 @@ def _run(spec: RunSpec, path: Path, device: str, progress: bool) -> Result:
         history = training.fit_classifier(
             model, train, validation, schedule, paper_loss=spec.paper_loss, **loop
         )
+        start = time.perf_counter()
         final = _classifier_metrics(model, splits.test)
     else:
         history = training.fit_vae(
             model, splits.train.images, splits.validation.images, schedule, beta=spec.beta, **loop
         )
+        start = time.perf_counter()
         final = _vae_metrics(model, splits.test, spec)
-    # escnn's buffers differ between modes; a state dict of train mode loads everywhere
-    save_tensors(path.with_suffix(".safetensors"), model.train().state_dict(), {"spec": spec.to_dict()})
+    seconds = training.read_progress(state_file).seconds + time.perf_counter() - start
     record = {
         "spec": spec.to_dict(),
         "metrics": final,
         "history": history,
         "parameters": models.parameter_count(model),
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(seconds, 2),
         "device": _device_name(device),
         "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "escnn", "numpy", "gvae-core")},
     }
-    write_text(path, json.dumps(record, indent=1))  # last: a JSON says that the checkpoint is there
-    state_file.unlink(missing_ok=True)
+    # An interim result goes first and the JSON comes last: a JSON says that its own checkpoint is there.
+    path.unlink(missing_ok=True)
+    # escnn's buffers differ between modes; a state dict of train mode loads everywhere
+    save_tensors(
+        path.with_suffix(".safetensors"),
+        model.train().state_dict(),
+        {"spec": spec.to_dict(), "epochs_reached": len(history)},
+    )
+    write_text(path, json.dumps(record, indent=1))
+    if len(history) == spec.epochs:
+        state_file.unlink()
     return read_result(path)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from . import papers
-from .checkpoints import write_atomically
+from .atomic import write_atomically
 from .experiments import Result, by_seed
 from .outputs import outputs_directory
 

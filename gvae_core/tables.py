@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from . import papers
-from .checkpoints import write_text
+from .atomic import write_text
 from .experiments import Result, by_seed
 from .figures import NAMES, label
 from .outputs import outputs_directory
