@@ -133,6 +133,7 @@ class RunSpec:
         words = [self.model]
         if self.model in AUTOENCODERS:
             words.append(f"d={self.latent_dim} beta={self.beta:g}")
+        words += ["cross-entropy"] if self.paper_loss is False else []
         words += [self.protocol] if self.protocol != "upright" else []
         return " ".join([*words, f"seed={self.seed}"])
 
@@ -218,6 +219,11 @@ def runs_folder() -> Path:
     return outputs_directory() / "runs"
 
 
+def lock_path(spec: RunSpec) -> Path:
+    """Whoever works on a run holds this lock."""
+    return runs_folder() / f"{spec.key}.lock"
+
+
 def state_path(spec: RunSpec) -> Path:
     """Where an unfinished run keeps what it needs to go on (see `training.fit`)."""
     return runs_folder() / f"{spec.key}.state.safetensors"
@@ -249,16 +255,45 @@ def run(spec: RunSpec, *, device: str = "cpu", progress: bool = True, stop_after
     Raises
     ------
     training.NonFiniteLoss : the loss diverged
-    ValueError, OSError : the data is missing or bad, or ``stop_after`` is less than 1
+    ValueError, OSError : the data is missing or bad, the device is not there, ``stop_after`` is less than 1
     """
-    if stop_after is not None and (isinstance(stop_after, bool) or not isinstance(stop_after, int) or stop_after < 1):
-        raise ValueError(f"run: expected stop_after to be a whole number of at least 1, got {stop_after!r}")
-    goal = min(spec.epochs, stop_after or spec.epochs)
+    last, device = goal(spec, stop_after), resolve_device(device)
     runs_folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(runs_folder() / f"{spec.key}.lock"):
+    with FileLock(lock_path(spec)):
         _remove_remains(spec)
         result = find(spec, incomplete=True)
-        return result if result and result.epochs_reached >= goal else _run(spec, goal, device, progress)
+        if result and result.epochs_reached >= last:
+            return result
+        with _repeatable():
+            return _run(spec, last, device, progress)
+
+
+def _repeatable():
+    """cuDNN without its faster algorithms whose sums come in a changing order, and without TF32.
+
+    TF32 comes with ``torch.set_float32_matmul_precision("high")``, as it does for matrix products.
+    """
+    precise = torch.get_float32_matmul_precision() == "highest"
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=not precise)
+
+
+def goal(spec: RunSpec, stop_after: int | None) -> int:
+    """The epoch that ``run(spec, stop_after=stop_after)`` ends at; ValueError if that makes no sense."""
+    if stop_after is None:
+        return spec.epochs
+    if isinstance(stop_after, bool) or not isinstance(stop_after, int) or stop_after < 1:
+        raise ValueError(f"expected stop_after to be a whole number of at least 1, got {stop_after!r}")
+    return min(spec.epochs, stop_after)
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` -> cuda where torch sees a GPU, else cpu; ValueError for a device that is not there."""
+    gpus = torch.cuda.device_count()
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    if device not in ("cpu", "cuda", *(f"cuda:{index}" for index in range(gpus))) or device == "cuda" and not gpus:
+        raise ValueError(f"expected a device among auto, cpu, cuda, cuda:N; got {device!r}, and torch sees {gpus} GPUs")
+    return device
 
 
 def _remove_remains(spec: RunSpec) -> None:
@@ -270,7 +305,7 @@ def _remove_remains(spec: RunSpec) -> None:
         state_path(spec).unlink(missing_ok=True)
 
 
-def _run(spec: RunSpec, goal: int, device: str, progress: bool) -> Result:
+def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     splits = load_splits(spec.source, spec.train_images, spec.test_images)
     model = spec.build().to(device)
     path, state_file = runs_folder() / f"{spec.key}.json", state_path(spec)
@@ -281,7 +316,7 @@ def _run(spec: RunSpec, goal: int, device: str, progress: bool) -> Result:
         rotated=spec.protocol == "rotated",
         seed=spec.seed,
         state_file=state_file,
-        stop_after=goal,
+        stop_after=last,
         progress=progress,
         title=spec.title,
     )

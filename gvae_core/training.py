@@ -128,7 +128,8 @@ def fit_vae(
 
 
 def _rotated(images: Tensor) -> Tensor:
-    return rotate(images, 360 * torch.rand(len(images), device=images.device) - 180)
+    # drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
+    return rotate(images, 360 * torch.rand(len(images)) - 180)
 
 
 def fit(
