@@ -26,6 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_report(commands)
+    _add_run(commands)
+    _add_list(commands)
+    _add_publish(commands)
     return parser
 
 
@@ -72,12 +75,162 @@ def _pair(text: str) -> tuple[str, str]:
 def _report(args: argparse.Namespace) -> int:
     from gvae_core.report import plan, report
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends like Ctrl-C
+    _end_like_ctrl_c()
     try:
         jobs = plan(args.notebooks, args.profile, args.only, dict(args.parameters))
     except ValueError as error:
         args.error(str(error))
     return report(jobs, args.outputs, args.profile, fresh=args.fresh)
+
+
+def _end_like_ctrl_c() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="compute the cells of a table",
+        description="Compute the cells of tables, each into OUTPUTS/runs. What exists is not computed again, and "
+        "what was interrupted, by Ctrl-C, a kill or a crash, always goes on from its last epoch.",
+    )
+    _add_selection(parser, nargs="+")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default): a GPU if there is one")
+    parser.add_argument(
+        "--stop-after", type=_count, metavar="K",
+        help="leave each cell's training after epoch K, measure it as it is; run again to go on",
+    )  # fmt: skip
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=_count, metavar="N", help="compute N cells at a time, on as many processes of this machine"
+    )
+    where.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler"
+    )
+    parser.set_defaults(command=_run, error=parser.error)
+
+
+def _add_list(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="what is done, running, interrupted or missing of the tables",
+        description="Say of each cell what is there: done, running, interrupted or missing.",
+    )
+    _add_selection(parser, nargs="*")
+    parser.set_defaults(command=_list, error=parser.error)
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "publish",
+        help="copy results into the folder that is committed",
+        description="Copy a profile's results, tables and the README's figures into outputs/PROFILE of the checkout.",
+    )
+    _add_profile_and_seeds(parser)
+    parser.set_defaults(command=_publish, error=parser.error)
+
+
+def _add_selection(parser: argparse.ArgumentParser, nargs: str) -> None:
+    everything = "" if nargs == "+" else "; all if none is named"
+    parser.add_argument(
+        "tables", nargs=nargs, metavar="TABLE", help=f"table1, table2, retrain, reconstructions{everything}"
+    )
+    _add_profile_and_seeds(parser)
+
+
+def _add_profile_and_seeds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
+    parser.add_argument("--seeds", type=_seeds, default=[0], metavar="SEEDS", help="such as 0-4 or 0,2,5; default: 0")
+    parser.add_argument(
+        "--source", choices=("auto", "mnist", "mnist5k"), default="auto",
+        help="of the digits; auto (default): the full MNIST where it needs no download",
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise argparse.ArgumentTypeError(f"expected seeds such as 0-4 or 0,2,5, got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _cells(args: argparse.Namespace) -> list:
+    """The specs of the selected tables and seeds, each once."""
+    from gvae_core.profiles import GRIDS
+
+    for table in args.tables:
+        if table not in GRIDS:
+            args.error(f"expected a table among {', '.join(GRIDS)}; got {table!r}")
+    try:
+        specs = [
+            spec
+            for table in args.tables or GRIDS
+            for seed in args.seeds
+            for spec in GRIDS[table](args.profile, args.source, seed)
+        ]
+    except (ValueError, OSError) as error:  # the data
+        args.error(str(error))
+    return list({spec.key: spec for spec in specs}.values())
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gvae_core import grid
+
+    specs = _cells(args)
+    _end_like_ctrl_c()
+    print(f"{len(specs)} cells, profile {args.profile}, into {outputs_directory() / 'runs'}", flush=True)
+    try:
+        failures = grid.run_grid(
+            specs, device=args.device, stop_after=args.stop_after, workers=args.workers, scheduler=args.scheduler
+        )
+    except KeyboardInterrupt:
+        cells = [grid.look(spec) for spec in specs]
+        print("Stopped. The same command goes on from here:")
+        print("\n".join(f"  {cell.spec.title} {cell.spec.key}: {grid.describe(cell)}" for cell in cells))
+        return 130
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    for key, error in failures.items():
+        print(f"FAILED {key}: {error}")
+    return 1 if failures else 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from gvae_core import grid
+
+    cells = [grid.look(spec) for spec in _cells(args)]
+    rows = [("cell", "key", "state", "epochs", "seconds", "file")]
+    for cell in cells:
+        seconds = "" if cell.seconds is None else f"{cell.seconds:.0f}"
+        epochs = f"{cell.epochs}/{cell.spec.epochs}"
+        rows.append((cell.spec.title, cell.spec.key, cell.state, epochs, seconds, str(cell.path or "")))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
+    states = [cell.state for cell in cells]
+    print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from gvae_core.profiles import resolve_source
+    from gvae_core.publish import publish
+
+    try:
+        written = publish(args.profile, resolve_source(args.source), args.seeds)
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    print(f"{len(written)} files into {ROOT / 'outputs' / args.profile}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,42 +1,17 @@
-"""Files that are whole or not there: atomic writes, tensors with JSON metadata in safetensors."""
+"""Tensors with JSON metadata in safetensors files that are whole or not there."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(temporary)`` beside ``path`` and rename: a killed process leaves nothing half written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+from .atomic import write_atomically
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
@@ -54,15 +29,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     FileNotFoundError : there is no such file
     ValueError : the file is not a safetensors file, or not one of ours
     """
+    with _opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata
+
+
+def load_metadata(path: Path) -> dict:
+    """The metadata alone, whatever the size of the file; raises what `load_tensors` does."""
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if "gvae" not in metadata:
+                raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
+            yield file, json.loads(metadata["gvae"])
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error
-    if "gvae" not in metadata:
-        raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
-    return tensors, json.loads(metadata["gvae"])

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .metrics import angle_between, codes_and_concentrations, decoded, latent_codes, squared_error
-from .metrics import typical_angle as mean_angle_between_classes
+from .metrics import angle_between, latent_codes, squared_error, typical_angle
 from .rotation import rotate
 
 STEP = 5  # degrees between the points of the plots and between the saved page's frames
@@ -111,16 +110,20 @@ class Turn:
         """Codes [angles, N, d] at each of `ANGLES`."""
         return torch.stack([self.frame(angle).codes[name] for angle in ANGLES])
 
+    @torch.no_grad()
     def _compute(self, angle: int) -> Frame:
         turned = rotate(self.images, angle)
         rows, measures, codes = [turned], {}, {}
         for name, model in self.models.items():
-            codes[name], concentrations = codes_and_concentrations(model, turned)
-            rows.append(decoded(model, codes[name]))
+            if model.training:  # a user may train on; asking every module would cost milliseconds
+                model.eval()
+            posterior = model.encode(turned.to(next(model.parameters()).device))
+            rows.append(model.decode(posterior.mode).clamp(0, 1).cpu())
+            codes[name] = posterior.mode.cpu()
             measures[name] = Measures(
                 angle_between(codes[name], self.upright[name]).mean().item(),
                 squared_error(rows[-1], self.images).mean().item(),
-                concentrations.mean().item(),
+                posterior.concentration.mean().item(),
             )
         return Frame(angle, png(picture(rows, self.row_gap)), measures, codes)
 
@@ -147,4 +150,4 @@ def yardstick(model: nn.Module, images: Tensor, labels: Tensor | None) -> float:
     """
     images = images[:YARDSTICK_IMAGES]
     labels = torch.arange(len(images)) if labels is None else labels[: len(images)]
-    return mean_angle_between_classes(latent_codes(model, images), labels)
+    return typical_angle(latent_codes(model, images), labels)

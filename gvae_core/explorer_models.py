@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .experiments import Result, RunSpec, find, load_model, read_result
+from .experiments import Result, find, load_model
 from .models import SphericalVAE
 from .outputs import outputs_directory
-from .profiles import best_models, sphere_and_plane, table2
+from .profiles import GRIDS, best_models, full_size_models, sphere_and_plane
 
 KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction
 
@@ -33,42 +33,37 @@ class TrainedModels(Mapping[str, SphericalVAE]):
 
 
 def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
-    """Every finished spherical autoencoder: the committed ones of outputs/paper, then the profile's own.
+    """Every spherical autoencoder with a checkpoint: those of the papers' size first, then the profile's own.
 
-    An S-GVAE and an S-VAE, the best at hand of each, come first.
+    An S-GVAE and an S-VAE come before all others, the first of each; trained upright and to the end if
+    there is such a one.
 
     Raises
     ------
     ValueError : there is none
     """
-    results = [*_committed(), *_of_profile(profile, source, seed)]
-    found = {result.spec.key: result for result in results if result.checkpoint.is_file()}
+    specs = [*best_models(profile, source, seed).values(), *sphere_and_plane(profile, source, seed).values()]
+    specs += [spec for grid in GRIDS.values() for spec in grid(profile, source, seed)]
+    results = [*full_size_models(), *filter(None, map(find, specs))]
+    found = {r.spec.key: r for r in results if r.spec.model in KINDS and r.checkpoint.is_file()}
     if not found:
-        raise ValueError(f"expected a trained S-GVAE or S-VAE of the profile {profile} in {outputs_directory()}, found none")
-    first = [next((r for r in found.values() if r.spec.model == kind), None) for kind in KINDS]
+        raise ValueError(f"expected a trained S-GVAE or S-VAE of profile {profile} in {outputs_directory()}, found none")
+    best = sorted(found.values(), key=lambda r: (r.spec.protocol != "upright", not r.complete))
+    first = [next((r for r in best if r.spec.model == kind), None) for kind in KINDS]
     ordered = [r for r in first if r] + [r for r in found.values() if r not in first]
     named: dict[str, Path] = {}
     for result in ordered:
-        name = words(result.spec)
+        name = words(result)
         named[f"{name} ({result.spec.key[-4:]})" if name in named else name] = result.checkpoint
     return TrainedModels(named)
 
 
-def words(spec: RunSpec) -> str:
-    """A spec as a person would say it, the model's name before the first " · "."""
-    count = "all" if spec.train_images is None else f"{spec.train_images:,}"
-    epochs = "1 epoch" if spec.epochs == 1 else f"{spec.epochs} epochs"
+def words(result: Result) -> str:
+    """A run as a person would say it, the model's name before the first " · "."""
+    spec = result.spec
+    whole = {"mnist": 30_000, "mnist5k": 4_000}[spec.source]
+    count = f"{spec.train_images or whole:,}"
+    epochs = "1 epoch" if result.epochs_reached == 1 else f"{result.epochs_reached} epochs"
     rotated = " rotated" if spec.protocol == "rotated" else ""
     seed = f", seed {spec.seed}" if spec.seed else ""
     return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {epochs} of {count}{rotated} digits{seed}"
-
-
-def _committed() -> Iterable[Result]:
-    paths = sorted((outputs_directory() / "paper" / "runs").glob("*.json"))
-    return [result for result in map(read_result, paths) if result.spec.model in KINDS]
-
-
-def _of_profile(profile: str, source: str, seed: int) -> Iterable[Result]:
-    asked = [list(of(profile, source, seed).values()) for of in (best_models, sphere_and_plane)]
-    specs = [spec for specs in (*asked, table2(profile, source, seed)) for spec in specs if spec.model in KINDS]
-    return [result for spec in specs if (result := find(spec))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from . import explorer_views as views
-from .checkpoints import write_text
+from .atomic import write_text
 from .explorer_frames import ANGLES, STEP, Turn
 
 LIMIT = 3_000_000  # bytes of the file

@@ -31,6 +31,7 @@ from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from . import receipts
+from .atomic import write_text
 
 try:
     import resource  # not on Windows
@@ -241,7 +242,7 @@ def _run(
             _write_page(job, executed, page, outcome)
         outcome.result = FAILED if outcome.problems else OK
         if outcome.result == OK:
-            _write(receipt, receipts.text(digest, outputs))
+            write_text(receipt, receipts.text(digest, outputs))
     except KeyboardInterrupt:
         outcome.result = STOPPED
         # asyncio would print the interrupted cell's exception, which nobody awaits any more
@@ -445,21 +446,11 @@ def _write_page(job: Job, executed: Path, page: Path, outcome: Outcome) -> None:
     try:
         notebook = nbformat.read(executed, as_version=4)
         text, _ = exporter.from_notebook_node(notebook, {"metadata": metadata})
-        _write(page, text)
+        write_text(page, text)
     except Exception as error:
         outcome.problems.append(f"{job.path.stem}: no page: {_line(error)}")
     else:
         outcome.page = page
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under a temporary name and rename, so that a stopped run leaves no half page."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_index(
@@ -503,7 +494,7 @@ def _write_index(
         pages = f'<p><a href="{source}">The rotation explorer</a>: turn digits in the browser, without a kernel.</p>'
     path = folder / "index.html"
     text = _INDEX.format(profile=html.escape(profile), rows="\n".join(rows), pages=pages, gallery=gallery)
-    _write(path, text)
+    write_text(path, text)
     return path
 
 

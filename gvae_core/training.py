@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from tqdm import tqdm
 
-from .checkpoints import load_tensors, save_tensors
+from .checkpoints import load_metadata, load_tensors, save_tensors
 from .rotation import rotate
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
@@ -127,7 +128,8 @@ def fit_vae(
 
 
 def _rotated(images: Tensor) -> Tensor:
-    return rotate(images, 360 * torch.rand(len(images), device=images.device) - 180)
+    # drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
+    return rotate(images, 360 * torch.rand(len(images)) - 180)
 
 
 def fit(
@@ -139,6 +141,7 @@ def fit(
     *,
     seed: int = 0,
     state_file: Path | None = None,
+    stop_after: int | None = None,
     progress: bool = True,
     title: str = "fit",
 ) -> list[dict]:
@@ -150,6 +153,7 @@ def fit(
     seed : of everything random in the loop (the model's initial values are the caller's)
     state_file : where model, optimiser and history are kept after every epoch; an existing file is
         resumed from, so an interrupt loses at most the running epoch. The caller deletes it.
+    stop_after : leave the schedule after this epoch (none: at its end)
     progress : a text bar that reads the same in a terminal, in JupyterLab and in a saved notebook
 
     Returns
@@ -167,10 +171,14 @@ def fit(
     optimiser = torch.optim.Adam(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    history = _load_state(state_file, model, optimiser) if state_file and state_file.exists() else []
+    start, history = time.perf_counter(), []
+    if state_file and state_file.exists():
+        start -= read_progress(state_file).seconds
+        history = _load_state(state_file, model, optimiser)
+    last = max(len(history), min(schedule.epochs, stop_after or schedule.epochs))
     steps = math.ceil(len(train[0]) / schedule.batch_size)
     bar = tqdm(
-        total=schedule.epochs * steps,
+        total=last * steps,
         initial=len(history) * steps,
         desc=title,
         disable=not progress,
@@ -180,7 +188,7 @@ def fit(
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
     )
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(len(history), schedule.epochs):
+        for epoch in range(len(history), last):
             torch.manual_seed(_epoch_seed(seed, epoch))
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(epoch)
@@ -204,7 +212,7 @@ def fit(
             history.append(record)
             bar.set_postfix(train=f"{record['train_loss']:.4g}", validation=f"{record['validation_loss']:.4g}")
             if state_file:
-                _save_state(state_file, model, optimiser, history)
+                _save_state(state_file, model, optimiser, history, time.perf_counter() - start)
     model.eval()
     return history
 
@@ -240,13 +248,29 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-def _save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[dict]) -> None:
+@dataclass(frozen=True)
+class Progress:
+    """How far the training of a state file is: epochs done and the seconds they took, all sessions together."""
+
+    epochs: int
+    seconds: float
+
+
+def read_progress(state_file: Path) -> Progress:
+    """The progress in a state file, without reading its tensors."""
+    metadata = load_metadata(state_file)
+    return Progress(len(metadata["history"]), metadata.get("seconds", 0.0))  # older files have no seconds
+
+
+def _save_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[dict], seconds: float
+) -> None:
     # escnn loads a state dict saved in eval mode only into eval mode; train mode works both ways.
     model.train()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    save_tensors(path, tensors, {"history": history})
+    save_tensors(path, tensors, {"history": history, "seconds": seconds})
 
 
 def _load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[dict]:

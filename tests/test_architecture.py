@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a module may import from the lines above its own (and steerable/, bench/ within).
 LAYERS = [
-    {"outputs", "papers", "receipts", "bessel", "rotation", "checkpoints"},
-    {"data", "vmf", "steerable"},
+    {"outputs", "papers", "receipts", "bessel", "rotation", "atomic"},
+    {"data", "vmf", "steerable", "checkpoints"},
     {"models"},
     {"training", "metrics"},
     {"experiments"},
-    {"profiles", "figures"},
-    {"tables", "explorer_frames", "explorer_latest", "explorer_models", "explorer_pad", "report"},
+    {"profiles", "figures", "grid"},
+    {"tables", "explorer_frames", "explorer_latest", "explorer_models", "explorer_pad", "report", "publish"},
     {"explorer_views", "explorer_picker"},
     {"explorer_page"},
     {"explorer"},
@@ -38,7 +38,8 @@ ONLY_IN = {
     "pooch": {"outputs", "data"},
     "mlxtend": {"data"},
     "sklearn": {"data"},
-    "tqdm": {"training"},
+    "tqdm": {"training", "grid"},
+    "distributed": {"grid"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),
     "jupytext": set(),

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gvae_core import RunSpec, experiments, metrics, profiles, run
-from gvae_core.checkpoints import load_tensors, save_tensors, write_text
+from gvae_core.atomic import write_text
+from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.experiments import find, load_model, load_splits
 from gvae_core.outputs import PROFILES
 
@@ -154,6 +155,102 @@ def test_a_broken_checkpoint_names_the_file(outputs, tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"not": "a spec"})
     with pytest.raises(ValueError, match="with its spec"):
         load_model(tmp_path / "other.safetensors")
+
+
+THREE = dataclasses.replace(TINY_SVAE, epochs=3)
+
+
+def _names(outputs):
+    return {path.name.removeprefix(THREE.key) for path in (outputs / "runs").iterdir()} - {".lock"}
+
+
+def _same(one, other):
+    """Everything but the time it took."""
+    tensors, others = load_tensors(one.checkpoint)[0], load_tensors(other.checkpoint)[0]
+    return (
+        one.history == other.history
+        and one.metrics == other.metrics
+        and tensors.keys() == others.keys()
+        and all(torch.equal(tensors[name], others[name]) for name in tensors)
+    )
+
+
+@pytest.mark.parametrize("spec", [THREE, dataclasses.replace(TINY_GCNN, epochs=3)], ids=lambda spec: spec.model)
+def test_a_stopped_run_says_so_and_goes_on_as_if_it_had_not_stopped(outputs, tmp_path, monkeypatch, spec):
+    interim = run(spec, progress=False, stop_after=1)
+    assert (interim.epochs_reached, interim.complete) == (1, False)
+    assert find(spec) is None and find(spec, incomplete=True) == interim
+    assert load_tensors(interim.checkpoint)[1]["epochs_reached"] == 1
+    assert not interim.load_model().training
+    assert experiments.state_path(spec).exists()
+    further = run(spec, progress=False, stop_after=2)
+    assert further.history[:1] == interim.history and further.epochs_reached == 2
+    assert further.seconds > interim.seconds
+
+    whole = run(spec, progress=False)
+    assert whole.complete and find(spec) == whole == find(spec, incomplete=True)
+    assert whole.history[:2] == further.history and not experiments.state_path(spec).exists()
+    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
+    assert _same(whole, run(spec, progress=False))
+
+
+def test_an_interim_result_is_that_of_the_model_as_it_is(outputs):
+    interim = run(dataclasses.replace(TINY_CNN, epochs=3), progress=False, stop_after=2)
+    test = load_splits("mnist5k", test_images=TINY_CNN.test_images).test
+    accuracy = metrics.accuracy(interim.load_model(), test.images, test.labels)
+    assert accuracy == pytest.approx(interim.metrics["test_upright_accuracy"], abs=1e-6)
+
+
+def test_a_run_that_got_as_far_is_not_trained_again(outputs, monkeypatch):
+    interim = run(THREE, progress=False, stop_after=2)
+    monkeypatch.setattr(experiments, "_run", lambda *_: pytest.fail("trained again"))
+    assert run(THREE, progress=False, stop_after=1) == run(THREE, progress=False, stop_after=2) == interim
+
+
+def test_a_stop_at_or_beyond_the_last_epoch_is_a_whole_run(outputs):
+    assert run(TINY_SVAE, progress=False, stop_after=7).complete
+    assert not experiments.state_path(TINY_SVAE).exists()
+
+
+def test_a_committed_interim_result_is_found_and_trained_again_from_the_start(outputs, tmp_path, monkeypatch):
+    interim = run(THREE, progress=False, stop_after=1)
+    (outputs / "paper").mkdir()
+    os.rename(outputs / "runs", outputs / "paper" / "runs")
+    assert find(THREE) is None and find(THREE, incomplete=True).metrics == interim.metrics
+    whole = run(THREE, progress=False)
+    assert whole.complete and whole.path.parent == outputs / "runs" and find(THREE, incomplete=True) == whole
+    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
+    assert _same(whole, run(THREE, progress=False))
+
+
+def test_a_state_without_its_seconds_is_resumed(outputs):
+    run(THREE, progress=False, stop_after=1)
+    state = experiments.state_path(THREE)
+    tensors, metadata = load_tensors(state)
+    save_tensors(state, tensors, {"history": metadata["history"]})  # as earlier versions wrote it
+    assert run(THREE, progress=False).history[:1] == metadata["history"]
+
+
+@pytest.mark.parametrize("stop_after", [0, -1, 1.0, True, "2"])
+def test_a_senseless_stop_is_an_error(outputs, stop_after):
+    with pytest.raises(ValueError, match="stop_after to be a whole number of at least 1, got "):
+        run(THREE, stop_after=stop_after)
+    assert not outputs.exists()
+
+
+def test_remains_of_a_killed_write_are_removed_and_others_kept(outputs):
+    interim = run(THREE, progress=False, stop_after=1)
+    state, runs = experiments.state_path(THREE), outputs / "runs"
+    kept = state.read_bytes()
+    other = runs / f".{TINY_CNN.key}-abc.json"
+    for path in (runs / f".{THREE.key}-abc.json", runs / f".{THREE.key}.state-abc.safetensors", other):
+        path.write_text("half")
+    assert run(THREE, progress=False, stop_after=1) == interim
+    assert _names(outputs) == {".json", ".safetensors", ".state.safetensors", other.name}
+    run(THREE, progress=False)
+    state.write_bytes(kept)  # killed after the JSON was written, before the state was deleted
+    run(THREE, progress=False)
+    assert not state.exists()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -1,0 +1,285 @@
+"""Grids: what is there, what fails, and that kills of all kinds change nothing but the time it takes."""
+
+import dataclasses
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
+from filelock import FileLock
+
+from gvae_core import experiments, grid, profiles, run
+from gvae_core.__main__ import main
+from gvae_core.checkpoints import load_tensors
+from gvae_core.experiments import find, lock_path, state_path
+
+THREE = dataclasses.replace(TINY_SVAE, epochs=3)
+DIVERGING = dataclasses.replace(TINY_SVAE, learning_rate=1e30, beta=0.0)
+
+
+def contents(folder):
+    """Names and contents of a runs folder, without the times."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            files[path.name] = json.loads(path.read_text()) | {"seconds": None}
+        elif path.suffix == ".safetensors":
+            tensors, metadata = load_tensors(path)
+            files[path.name] = metadata, {name: tensor.tolist() for name, tensor in tensors.items()}
+        else:
+            files[path.name] = path.read_bytes()
+    return files
+
+
+# --- what is there ----------------------------------------------------------------------------------
+
+
+def test_a_cell_says_how_far_it_is(outputs):
+    assert grid.look(THREE) == grid.Cell(THREE, grid.MISSING)
+    assert not outputs.exists()  # looking writes nothing
+    interim = run(THREE, progress=False, stop_after=2)
+    assert grid.look(THREE) == grid.Cell(THREE, grid.INTERRUPTED, 2, interim.seconds, interim.path)
+
+    interim.path.unlink()  # as if the process had been killed instead of stopped
+    interrupted = grid.look(THREE)
+    assert (interrupted.state, interrupted.epochs, interrupted.path) == ("interrupted", 2, state_path(THREE))
+    assert 0 < interrupted.seconds <= interim.seconds
+    with FileLock(lock_path(THREE)):
+        assert grid.look(THREE) == dataclasses.replace(interrupted, state=grid.RUNNING)
+    assert grid.look(THREE) == interrupted
+
+    done = run(THREE, progress=False)
+    assert grid.look(THREE) == grid.Cell(THREE, grid.DONE, 3, done.seconds, done.path)
+    done.path.write_text("{")
+    assert grid.look(THREE).state == grid.UNREADABLE
+
+
+def test_a_failing_cell_is_reported_and_the_others_run(outputs):
+    stream = io.StringIO()
+    failures = grid.run_grid([DIVERGING, TINY_CNN], stream=stream)
+    assert failures.keys() == {DIVERGING.key} and failures[DIVERGING.key].startswith("NonFiniteLoss: svae")
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith(f"[1/2] svae d=4 beta=0 seed=0 {DIVERGING.key}: FAILED: NonFiniteLoss")
+    assert second.startswith(f"[2/2] cnn cross-entropy seed=0 {TINY_CNN.key}: done, 2 of 2 epochs")
+    assert find(TINY_CNN) and find(DIVERGING) is None
+
+
+def test_a_log_gets_whole_lines_and_a_terminal_a_bar_that_finishes(outputs, monkeypatch):
+    monkeypatch.setattr(grid, "_LOG_INTERVAL", 0)
+    stream = io.StringIO()
+    grid.run_grid([THREE], stream=stream, stop_after=2)
+    assert "\r" not in stream.getvalue() and "epoch 2 of 2\n" in stream.getvalue()
+    assert "interrupted, 2 of 3 epochs" in stream.getvalue().splitlines()[-1]
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    grid.run_grid([THREE], stream=terminal)
+    assert "1/1 cells: 100%" in terminal.getvalue().replace("\r", "\n").splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(device="cuda:99"), "device among auto, cpu, cuda, cuda:N; got 'cuda:99'"),
+        (dict(device="gpu"), "got 'gpu'"),
+        (dict(workers=0), "at least one worker .* got 0 and None"),
+        (dict(workers=2, scheduler="tcp://127.0.0.1:1"), "got 2 and tcp"),
+        (dict(stop_after=0), "stop_after to be a whole number of at least 1, got 0"),
+    ],
+)
+def test_bad_requests_compute_nothing(outputs, options, message):
+    with pytest.raises(ValueError, match=message):
+        grid.run_grid([TINY_CNN], **options)
+    assert not list(outputs.rglob("*"))
+
+
+def test_auto_is_a_device_of_this_machine():
+    assert experiments.resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert experiments.resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("spec", [TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE], ids=lambda spec: spec.model)
+def test_a_gpu_repeats_its_numbers_and_is_close_to_the_cpu(outputs, tmp_path, monkeypatch, spec):
+    first = run(spec, device="cuda", progress=False)
+    for place, device in (("again", "cuda"), ("cpu", "cpu")):
+        monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / place))
+        other = run(spec, device=device, progress=False)
+        if device == "cuda":
+            assert other.history == first.history and other.metrics == first.metrics
+    # dropout and samples are drawn on the device, so only the level can be compared
+    assert first.history[-1]["train_loss"] == pytest.approx(other.history[-1]["train_loss"], rel=0.3)
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Grids of tiny cells under the command's names."""
+    names = {"table1": [TINY_CNN, THREE], "table2": [THREE], "retrain": [DIVERGING]}
+    for name, specs in names.items():
+        cells = lambda profile, source, seed, specs=specs: [dataclasses.replace(s, seed=seed) for s in specs]  # noqa: E731
+        monkeypatch.setitem(profiles.GRIDS, name, cells)
+    monkeypatch.delitem(profiles.GRIDS, "reconstructions")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own handlers stay
+
+
+def test_run_and_list(outputs, tiny, capsys):
+    assert main(["run", "table1", "table2", "--seeds", "0,2", "--device", "cpu", "--stop-after", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"4 cells, profile quick, into {outputs / 'runs'}" and len(shown) == 5
+    assert main(["list", "--seeds", "0-2"]) == 0
+    head, *rows, summary = capsys.readouterr().out.splitlines()
+    assert head.split() == ["cell", "key", "state", "epochs", "seconds", "file"] and len(rows) == 9
+    assert summary == "2 done, 2 interrupted, 5 missing"
+    (row,) = (row for row in rows if THREE.key in row)
+    assert "interrupted  2/3" in row and row.endswith(f"{THREE.key}.json")
+    assert main(["run", "table1"]) == 0
+    assert main(["list", "table1"]) == 0
+    assert capsys.readouterr().out.endswith("2 done\n")
+
+
+def test_a_failed_cell_is_named_at_the_end(outputs, tiny, capsys):
+    assert main(["run", "retrain", "table2"]) == 1
+    *_, last_cell, failure = capsys.readouterr().out.splitlines()
+    assert last_cell.startswith("[2/2]") and "done" in last_cell
+    assert failure.startswith(f"FAILED {DIVERGING.key}: NonFiniteLoss")
+
+
+def test_ctrl_c_says_what_is_kept(outputs, tiny, capsys, monkeypatch):
+    def interrupted(spec, *_):
+        if spec.model == "svae":
+            run(spec, progress=False, stop_after=1)
+            raise KeyboardInterrupt
+        return ""
+
+    monkeypatch.setattr(grid, "_attempt", interrupted)
+    assert main(["run", "table1"]) == 130
+    _, _, stopped, cnn, svae = capsys.readouterr().out.splitlines()
+    assert "same command goes on" in stopped and cnn.endswith("missing, 0 of 2 epochs")
+    assert f"{THREE.key}: interrupted, 1 of 3 epochs" in svae
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["tabel1"], "table among table1, table2, retrain, reconstructions; got 'tabel1'"),
+        (["table1", "--seeds", "4-0"], "seeds such as 0-4 or 0,2,5, got '4-0'"),
+        (["table1", "--seeds", "1,"], "got '1,'"),
+        (["table1", "--seeds", "-1"], "expected"),
+        (["table1", "--stop-after", "0"], "at least 1, got '0'"),
+        (["table1", "--device", "cuda:99"], "got 'cuda:99'"),
+        (["table1", "--workers", "two"], "at least 1, got 'two'"),
+        (["table1", "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "not allowed with"),
+        (["table1", "--scheduler", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_arguments_are_errors_in_words(outputs, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *arguments, "--profile", "smoke", "--source", "mnist5k"])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+# --- kills ------------------------------------------------------------------------------------------
+
+EPOCHS = 25
+CELLS = [dataclasses.replace(spec, epochs=EPOCHS) for spec in (TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE)]
+SCRIPT = """
+import json, sys
+from gvae_core import RunSpec
+from gvae_core.grid import run_grid
+failures = run_grid([RunSpec.from_dict(fields) for fields in json.loads(sys.argv[1])])
+sys.exit(str(failures) if failures else 0)
+"""
+
+
+def start(outputs):
+    environment = {**os.environ, "GVAE_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, json.dumps([spec.to_dict() for spec in CELLS])]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def epochs_done():
+    return sum(grid.look(spec).epochs for spec in CELLS)
+
+
+@pytest.mark.slow
+def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outputs, tmp_path, monkeypatch):
+    """The moments: an epoch drawn among all epochs of the grid, and a random time after it."""
+    draw = random.Random(6)
+    moments = sorted(draw.sample(range(1, EPOCHS * len(CELLS) - 5), 5))
+    for moment in moments:
+        process = start(outputs)
+        while epochs_done() < moment and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        assert process.poll() is None, "finished before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert epochs_done() >= moment
+    assert any(find(spec) is None for spec in CELLS)
+    finish(start(outputs))
+
+    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
+    finish(start(tmp_path / "without"))
+    assert all(find(spec) for spec in CELLS)
+    assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_its_running_cell_only_which_another_takes_up(outputs, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR", memory_limit=None
+    ) as cluster:
+        failures, killed = {}, []
+        thread = threading.Thread(
+            target=lambda: failures.update(
+                grid.run_grid(CELLS, scheduler=cluster.scheduler_address, stream=io.StringIO())
+            )
+        )
+        thread.start()
+        while not killed:
+            time.sleep(0.02)
+            for spec in CELLS:  # in the middle of a cell: its lock is held, an epoch is done
+                cell = grid.look(spec)
+                if cell.state == grid.RUNNING and 3 <= cell.epochs < EPOCHS - 10:
+                    killed = [spec, cell.epochs, owner(lock_path(spec))]
+            assert thread.is_alive() or killed
+        os.kill(killed[2], signal.SIGKILL)
+        thread.join()
+        assert not failures and all(find(spec) for spec in CELLS)
+        with distributed.Client(cluster) as client:
+            assert killed[2] not in client.run(os.getpid).values()
+
+        monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
+        assert grid.run_grid(CELLS, scheduler=cluster.scheduler_address, stream=io.StringIO()) == {}
+    assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")
+
+
+def owner(path):
+    """The process that has a file open."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            if any(file.path == str(path) for file in process.open_files()):
+                return process.pid
+        except psutil.Error:
+            continue
+    raise AssertionError(f"nobody has {path} open")
