@@ -102,7 +102,8 @@ def training(result: Result) -> str:
     words = [f"d = {spec.latent_dim}"]
     words += [f"{spec.sizes['grid']} grid"] if "grid" in spec.sizes else []
     words += ["trained on rotated digits"] if spec.protocol == "rotated" else []
-    return ", ".join([*words, f"{_epochs([result])} epochs of {spec.train_images or 30_000:,} digits"])
+    epochs = "epoch" if spec.epochs == 1 else "epochs"
+    return ", ".join([*words, f"{_epochs([result])} {epochs} of {spec.train_images or 30_000:,} digits"])
 
 
 def _epochs(group: Sequence[Result]) -> str:
