@@ -155,9 +155,8 @@ class RotationExplorer(widgets.VBox):
 
     def _lay_out(self) -> None:
         """For new digits or models: sizes, names, and empty plots until the full turn is measured."""
-        height, width = self.turn.size
-        scale = self.turn.scale
-        self.image.layout.width, self.image.layout.height = f"{scale * width:.0f}px", f"{scale * height:.0f}px"
+        width, height = self.turn.screen_size
+        self.image.layout.width, self.image.layout.height = f"{width:.0f}px", f"{height:.0f}px"
         self.names.value = views.names(list(self.turn.models))
         self._drawn, self._plots = self.turn, []
         for panel in (self.polar, self.sphere):

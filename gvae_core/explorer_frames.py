@@ -77,9 +77,14 @@ class Turn:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the picture in image pixels; half a row gap above and below."""
+        """Width and height of the picture in image pixels; half a row gap above and below."""
         count, side = len(self.images), self.images.shape[-1]
-        return (len(self.models) + 1) * (side + self.row_gap), count * (side + GAP) - GAP
+        return count * (side + GAP) - GAP, (len(self.models) + 1) * (side + self.row_gap)
+
+    @property
+    def screen_size(self) -> tuple[float, float]:
+        """Width and height of the picture in screen pixels; rows are exactly `ROW` high."""
+        return self.scale * self.size[0], ROW * (len(self.models) + 1)
 
     def is_of(self, models: Sequence[str], digits: Mapping[str, Tensor]) -> bool:
         """Whether it shows just these models and digits."""

@@ -32,7 +32,7 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
     ------
     ValueError : the file would be larger than `LIMIT`; nothing is written
     """
-    height, width = turn.size
+    width, height = turn.screen_size
     plots = {"polar": views.PolarPlot(turn, yardsticks), "sphere": views.SpherePlot.of(turn)}
     frames = []
     for angle in ANGLES:
@@ -49,9 +49,9 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
         dark=views.DARK,
         heading=views.HEADING,
         names=views.names(list(turn.models)),
-        width=f"{turn.scale * width:.0f}",
-        height=f"{turn.scale * height:.0f}",
-        pixels=f"{width} {height}",
+        width=f"{width:.0f}",
+        height=f"{height:.0f}",
+        pixels="{} {}".format(*turn.size),
         plot=views.PLOT,
         polar_title=views.POLAR[0],
         polar_caption=views.POLAR[1],

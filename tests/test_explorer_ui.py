@@ -24,8 +24,10 @@ from conftest import TINY_SGVAE, TINY_SVAE
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from gvae_core import run
 from gvae_core.explorer import RotationExplorer
 from gvae_core.outputs import cache_folder
+from gvae_core.profiles import sphere_and_plane
 
 pytestmark = [pytest.mark.ui, pytest.mark.slow]
 
@@ -70,8 +72,11 @@ def page(chromium):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
-    """The notebook with the smoke profile, and folders for all that would go into the user's home."""
+    """The notebook with the smoke profile, a model with d = 3 to pick, and folders for what would go into the home."""
     folder = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GVAE_OUTPUTS", str(folder / "outputs"))
+        run(sphere_and_plane("smoke", "mnist5k")["sgvae"], progress=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     cell.source = cell.source.replace('profile = "quick"', 'profile = "smoke"').replace('"auto"', '"mnist5k"')
@@ -200,7 +205,7 @@ def set_angle(page: Page, degrees: int) -> np.ndarray:
     box.fill(str(degrees))
     box.press("Enter")
     page.wait_for_function(
-        "degrees => document.querySelector('.gvae .gvae-cell').textContent.includes(` ${degrees}°`)", arg=degrees
+        "degrees => document.querySelector('.gvae').textContent.includes(`turned by ${degrees}°`)", arg=degrees
     )
     return settled(page)
 
@@ -225,7 +230,7 @@ def play_all_controls(page: Page) -> None:
     assert quarter[0] > 15 and quarter[1] < 1.0 and quarter[2] > 2 * quarter[1]  # exact for the steerable encoder
     assert change(upright, set_angle(page, 0)).max() == 0
 
-    page.locator(".gvae .jupyter-button[title=Play], .gvae .widget-play button").first.click()
+    page.locator(".gvae .widget-play button").first.click()
     moving = after(page, after(page, upright, 0.1), 0.1)
     page.locator(".gvae .widget-play button").first.click()
     stopped = settled(page)
@@ -240,7 +245,8 @@ def play_all_controls(page: Page) -> None:
     page.locator(".gvae .gvae-pick", has_text="4").click()
     models = page.locator(".gvae .widget-dropdown select").first
     before = settled(page)
-    models.select_option(label=[text for text in models.locator("option").all_inner_texts() if "d = 3" in text][0])
+    names = [name.replace("\xa0", " ") for name in models.locator("option").all_text_contents()]
+    models.select_option(index=next(index for index, name in enumerate(names) if "d = 3" in name))
     page.wait_for_selector(".gvae [aria-label^='codes on the latent sphere']", timeout=30_000)
     now = settled(page)
     assert change(before, now)[0] == 0 < change(before, now)[1]
