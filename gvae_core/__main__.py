@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_run(commands)
     _add_list(commands)
+    _add_publish(commands)
     return parser
 
 
@@ -119,11 +120,25 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_list, error=parser.error)
 
 
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "publish",
+        help="copy results into the folder that is committed",
+        description="Copy a profile's results, tables and the README's figures into outputs/PROFILE of the checkout.",
+    )
+    _add_profile_and_seeds(parser)
+    parser.set_defaults(command=_publish, error=parser.error)
+
+
 def _add_selection(parser: argparse.ArgumentParser, nargs: str) -> None:
     everything = "" if nargs == "+" else "; all if none is named"
     parser.add_argument(
         "tables", nargs=nargs, metavar="TABLE", help=f"table1, table2, retrain, reconstructions{everything}"
     )
+    _add_profile_and_seeds(parser)
+
+
+def _add_profile_and_seeds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
     parser.add_argument("--seeds", type=_seeds, default=[0], metavar="SEEDS", help="such as 0-4 or 0,2,5; default: 0")
     parser.add_argument(
@@ -203,6 +218,18 @@ def _list(args: argparse.Namespace) -> int:
         print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
     states = [cell.state for cell in cells]
     print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from gvae_core.profiles import resolve_source
+    from gvae_core.publish import publish
+
+    try:
+        written = publish(args.profile, resolve_source(args.source), args.seeds)
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    print(f"{len(written)} files into {ROOT / 'outputs' / args.profile}")
     return 0
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from . import metrics, models, training
 from .atomic import write_text
 from .checkpoints import load_tensors, save_tensors
 from .data import Digits, Splits, load_mnist, split
-from .outputs import outputs_directory
+from .outputs import ROOT, outputs_directory
 from .rotation import random_angles, rotate
 from .steerable import path_in_use
 
@@ -42,6 +42,7 @@ AUTOENCODERS = {
 BUILDERS = CLASSIFIERS | AUTOENCODERS
 
 ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these, in degrees
+COMMITTED = ROOT / "outputs" / "paper" / "runs"  # results that come with the project, wherever new ones go
 DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
 ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
 
@@ -234,7 +235,7 @@ def find(spec: RunSpec, *, incomplete: bool = False) -> Result | None:
     With ``incomplete`` also one that was stopped before its last epoch, the one that got farthest;
     ``Result.complete`` tells which it is.
     """
-    paths = (folder / f"{spec.key}.json" for folder in (runs_folder(), outputs_directory() / "paper" / "runs"))
+    paths = (folder / f"{spec.key}.json" for folder in (runs_folder(), COMMITTED))
     results = [read_result(path) for path in paths if path.is_file()]
     results = [result for result in results if result.complete or incomplete]
     return max(results, key=lambda result: result.epochs_reached, default=None)
@@ -367,6 +368,14 @@ def read_result(path: Path) -> Result:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: expected a run's result, found something else ({error}); delete it to rerun") from error
+
+
+def by_seed(results: Sequence[Result]) -> list[list[Result]]:
+    """Groups of results whose specs differ in the seed alone, in order of appearance."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(dataclasses.replace(result.spec, seed=0).key, []).append(result)
+    return list(groups.values())
 
 
 def _device_name(device: str) -> str:

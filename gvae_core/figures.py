@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import papers
 from .atomic import write_atomically
-from .experiments import Result
+from .experiments import Result, by_seed
 from .outputs import outputs_directory
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too
@@ -24,9 +24,12 @@ EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes
 
 
 def label(result: Result) -> str:
-    """Name of a result's model; a classifier trained with plain cross-entropy says so."""
-    name = NAMES[result.spec.model]
-    return f"{name}, plain cross-entropy" if result.spec.paper_loss is False else name
+    """Name of a result's model; a classifier says where it leaves the report's kernel, grid or loss."""
+    spec = result.spec
+    words = [NAMES[spec.model]]
+    if "kernel_size" in spec.sizes:
+        words.append(f"kernel {spec.sizes['kernel_size']} on {spec.sizes['grid_size']} × {spec.sizes['grid_size']}")
+    return ", ".join(words + (["plain cross-entropy"] if spec.paper_loss is False else []))
 
 
 def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
@@ -115,17 +118,17 @@ def vector_fields(
 
 
 def accuracy_by_angle(results: Sequence[Result]) -> Figure:
-    """Test accuracy over the rotation angle; the paper's accuracy on random angles dotted."""
+    """Test accuracy over the rotation angle, a mean over seeds; the paper's accuracy on random angles dotted."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for result in results:
-        model, numbers = result.spec.model, result.metrics
-        accuracy = 100 * np.array(numbers["accuracy_by_angle"])
-        plain = result.spec.paper_loss is False
-        style = dict(ls="--", marker="s", alpha=0.6) if plain else dict(ls="-", marker="o")
-        axes.plot(numbers["angles"], accuracy, ms=4, color=COLOURS[model], label=f"{label(result)}, ours", **style)
-        if not plain:
-            paper = 100 * papers.TABLE1[model]["test_accuracy"]
-            axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
+    for group in by_seed(results):
+        spec = group[0].spec
+        accuracy = 100 * np.mean([result.metrics["accuracy_by_angle"] for result in group], axis=0)
+        style = dict(ls="-", marker="o") if spec.paper_loss else dict(ls="--", marker="s", alpha=0.6)
+        text = f"{label(group[0])}, ours" + (f" ({len(group)} seeds)" if len(group) > 1 else "")
+        axes.plot(group[0].metrics["angles"], accuracy, ms=4, color=COLOURS[spec.model], label=text, **style)
+    for model in dict.fromkeys(result.spec.model for result in results):
+        paper = 100 * papers.TABLE1[model]["test_accuracy"]
+        axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
     axes.axhline(10, color=GREY, lw=0.8)
     axes.text(-178, 11, "chance", color=GREY, fontsize=8)
     axes.set(
@@ -258,11 +261,10 @@ def heat_maps(results: Sequence[Result]) -> Figure:
     figure, grid = plt.subplots(len(kinds), 2, figsize=(12, 2.7 * len(kinds)), squeeze=False, layout="constrained")
     for axes_row, kind in zip(grid, kinds):
         ours = np.full((len(papers.LATENT_DIMS), len(papers.BETAS)), np.nan)
-        for result in results:
-            if result.spec.model == kind:
-                cell = papers.LATENT_DIMS.index(result.spec.latent_dim), papers.BETAS.index(result.spec.beta)
-                ours[cell] = result.history[-1]["validation_loss"] / 1000
-        epochs = {r.spec.epochs for r in results if r.spec.model == kind}
+        for group in by_seed([result for result in results if result.spec.model == kind]):
+            cell = papers.LATENT_DIMS.index(group[0].spec.latent_dim), papers.BETAS.index(group[0].spec.beta)
+            ours[cell] = np.mean([result.history[-1]["validation_loss"] for result in group]) / 1000
+        epochs = {r.epochs_reached for r in results if r.spec.model == kind}
         images = {r.spec.train_images for r in results if r.spec.model == kind}
         title = f"ours: {_join(epochs)} epochs of {_join(images)} digits"
         for axes, values, name in zip(axes_row, (ours, np.array(papers.TABLE2[kind])), (title, "papers: 50 epochs of 30,000 digits")):
@@ -302,6 +304,31 @@ def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: s
     figure.subplots_adjust(wspace=0.05, hspace=0.05)
     if title:
         figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def confusion_matrices(counts: Mapping[str, Tensor]) -> Figure:
+    """What a classifier reads [10, 10], rows the true digits, in percent of each row; one matrix per name."""
+    figure, grid = plt.subplots(1, len(counts), figsize=(4.6 * len(counts), 4.4), layout="constrained")
+    for axes, (name, matrix) in zip(np.atleast_1d(grid), counts.items()):
+        percent = (100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)).numpy()
+        axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+        for row, column in np.argwhere(percent >= 2):
+            value = percent[row, column]
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if value > 55 else "black")
+        axes.set(xticks=range(10), yticks=range(10), xlabel="read as", ylabel="digit", title=name)
+    return figure
+
+
+def angle_histograms(angles: Mapping[str, Mapping[str, Tensor]], xlabel: str) -> Figure:
+    """Histograms of angles (degrees): one panel per name, one outline per group of angles [N]."""
+    figure, grid = plt.subplots(1, len(angles), figsize=(4.6 * len(angles), 3.2), sharey=True, layout="constrained")
+    for axes, (name, groups) in zip(np.atleast_1d(grid), angles.items()):
+        for colour, (group, values) in zip((BLUE, ORANGE, GREEN, RED), groups.items()):
+            axes.hist(values.numpy(), bins=np.arange(0, 181, 6), density=True, histtype="step", lw=1.6, color=colour, label=group)
+        axes.set(xlabel=xlabel, yticks=[], title=name)
+        axes.set_xticks(range(0, 181, 45))
+        axes.legend(fontsize=8)
     return figure
 
 

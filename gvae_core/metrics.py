@@ -85,6 +85,12 @@ def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
     return (logits(classifier, images).argmax(-1) == labels.cpu()).double().mean().item()
 
 
+def confusion(classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Counts [10, 10]: row the label of an image [N, 1, H, W], column what the classifier says."""
+    said = logits(classifier, images).argmax(-1)
+    return torch.bincount(10 * labels.cpu() + said, minlength=100).view(10, 10)
+
+
 def accuracy_by_angle(
     classifier: nn.Module, images: Tensor, labels: Tensor, angles: Sequence[float]
 ) -> list[float]:
@@ -125,7 +131,28 @@ def latent_drift(model: nn.Module, images: Tensor, angles: Sequence[float]) -> l
     ]
 
 
+def pair_angles(codes: Tensor, labels: Tensor, first: int, second: int) -> Tensor:
+    """Angles (degrees) between the codes [N, d] of every two different images, one of each label."""
+    a, b = ((labels == digit).nonzero()[:, 0] for digit in (first, second))
+    angles = angle_between(codes[a, None], codes[None, b])
+    return angles[a[:, None] < b[None] if first == second else a[:, None] != b[None]]
+
+
 def typical_angle(codes: Tensor, labels: Tensor) -> float:
     """Mean angle (degrees) between codes [N, d] of different digits: the yardstick of `latent_drift`."""
     pairs = angle_between(codes[:, None], codes[None])
     return pairs[labels[:, None] != labels[None]].mean().item()
+
+
+def neighbour_accuracy(
+    codes: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor, neighbours: int = 5
+) -> float:
+    """Share of codes [N, d] whose label is the commonest among their nearest known codes [M, d].
+
+    What a search by code would find: nearest by angle, and of a tie the smallest label.
+    """
+    if not 1 <= neighbours <= len(known):
+        raise ValueError(f"expected between 1 and {len(known)} neighbours, the known codes; got {neighbours}")
+    codes, known = (v / v.norm(dim=-1, keepdim=True) for v in (codes, known))
+    nearest = known_labels[(codes @ known.T).topk(neighbours).indices]
+    return (nearest.mode(-1).values == labels).double().mean().item()

@@ -71,7 +71,7 @@ class SteerableEncoder(nn.Module):
     ----------
     fields : channels of each block, counted in fields
     frequency : highest irrep of a field
-    kernel_size, padding, strides : of the convolutions; one stride per block
+    kernel_size, padding, strides : of the convolutions; one stride per block, one padding or one per block
     grid_size : the input is padded to grid_size x grid_size
     invariants : size of the output
     dropout : probability to drop a field
@@ -89,7 +89,7 @@ class SteerableEncoder(nn.Module):
         frequency: int,
         *,
         kernel_size: int = 4,
-        padding: int = 0,
+        padding: int | Sequence[int] = 0,
         strides: Sequence[int],
         grid_size: int,
         invariants: int,
@@ -98,8 +98,11 @@ class SteerableEncoder(nn.Module):
         pool: int = 1,
     ):
         super().__init__()
-        if len(fields) != len(strides):
-            raise ValueError(f"expected one stride per block, got {len(fields)} blocks, {strides=}")
+        paddings = [padding] * len(fields) if isinstance(padding, int) else padding
+        if not len(fields) == len(strides) == len(paddings):
+            raise ValueError(
+                f"expected one stride and one padding per block, got {len(fields)} blocks, {strides=}, {padding=}"
+            )
         if frequency < 1:
             raise ValueError(f"expected a frequency of at least 1, got {frequency}")
         self.grid_size = grid_size
@@ -107,7 +110,7 @@ class SteerableEncoder(nn.Module):
         irreps = gspace.fibergroup.bl_irreps(frequency)
         field_type = enn.FieldType(gspace, [gspace.trivial_repr])
         blocks = [enn.SequentialModule(enn.MaskModule(field_type, grid_size, margin=1))] if mask else []
-        for count, stride in zip(fields, strides):
+        for count, stride, padding in zip(fields, strides, paddings):
             # 4 samples per frequency: the ELU widens the spectrum, and coarser sampling would alias it.
             elu = enn.FourierELU(gspace, count, irreps=irreps, N=4 * frequency, inplace=True)
             blocks.append(
@@ -282,10 +285,10 @@ class GaussianVAE(_ImageVAE):
 
 
 # The two grids of the S-GVAE's encoder: `paper` is the papers' kernel 4 on 32 x 32; `aligned` has
-# odd kernels on an odd grid and padding that keeps every layer centred: 33 -> 17 -> 17 -> 9.
+# odd kernels on an odd grid and padding that keeps every layer centred: 29 -> 15 -> 15 -> 8.
 GRIDS = {
     "paper": dict(grid_size=32, kernel_size=4, padding=0, pool=2),
-    "aligned": dict(grid_size=33, kernel_size=5, padding=2, pool=3),
+    "aligned": dict(grid_size=29, kernel_size=5, padding=2, pool=3),
 }
 
 

@@ -66,6 +66,22 @@ figure = figures.accuracy_by_angle(results)
 figures.save(figure, "accuracy_by_angle", **stamp);
 
 # %% [markdown]
+# ## At the papers' size
+#
+# What `gvae run table1` has computed so far: 30,000 digits, the report's architecture and schedule, several seeds (mean
+# ± standard deviation), and the G-CNN on an aligned grid beside it. Nothing is trained here. "12 of 50" under
+# epochs is a run that was stopped there and goes on when the command is run again.
+
+# %%
+full_size = profiles.reached("table1")
+Markdown(tables.save(tables.table1(full_size), "table1_full_size", profile="paper", source="mnist") if full_size else "None yet.")
+
+# %%
+if full_size:
+    figure = figures.accuracy_by_angle(full_size)
+    figures.save(figure, "accuracy_by_angle_full_size", profile="paper", source="mnist")
+
+# %% [markdown]
 # ## What the two networks say about the same digits
 
 # %%

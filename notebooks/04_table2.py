@@ -57,6 +57,21 @@ figures.save(figure, "table2", **stamp);
 Markdown(tables.save(tables.table2(results), "table2", **stamp))
 
 # %% [markdown]
+# ## At the papers' size
+#
+# The cells that `gvae run table2` has computed so far: 30,000 digits, the papers' architectures and schedules. Nothing
+# is trained here; a cell that was stopped before its last epoch says so.
+
+# %%
+full_size = profiles.reached("table2")
+if full_size:
+    figure = figures.heat_maps(full_size)
+    figures.save(figure, "table2_full_size", profile="paper", source="mnist")
+
+# %%
+Markdown(tables.save(tables.table2(full_size), "table2_full_size", profile="paper", source="mnist") if full_size else "None yet.")
+
+# %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
 # - The order is the papers': the loss falls with d, and rises from β = 0.1 to β = 500 by β times the KL, most where

@@ -15,7 +15,7 @@ LAYERS = [
     {"training", "metrics"},
     {"experiments"},
     {"profiles", "figures", "grid"},
-    {"tables", "explorer", "report"},
+    {"tables", "explorer", "report", "publish"},
     {"bench"},
     {"__main__"},
 ]

@@ -14,7 +14,7 @@ from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvae_core import RunSpec, experiments, metrics, profiles, run
+from gvae_core import RunSpec, experiments, metrics, models, profiles, run
 from gvae_core.atomic import write_text
 from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.experiments import find, load_model, load_splits
@@ -86,13 +86,24 @@ def test_profiles_are_lists_of_specs(profile):
 
 
 def test_paper_profile_has_the_papers_sizes():
-    specs = profiles.table1("paper", "mnist5k")
+    *specs, aligned = profiles.table1("paper", "mnist5k")
     assert [(spec.model, spec.paper_loss) for spec in specs[:2]] == [("cnn", True), ("gcnn", True)]
     for spec in specs:
         assert (spec.epochs, spec.batch_size, spec.learning_rate, spec.train_images) == (50, 100, 0.001, None)
         assert spec.sizes == {}
     grid = profiles.table2("paper", "mnist5k")
     assert len(grid) == 30 and all(spec.epochs == 50 and spec.sizes == {} for spec in grid)
+    # the variants stay within the papers' parameter counts
+    assert models.parameter_count(aligned.build()) <= 38_500
+    papers_size = models.parameter_count(models.sgvae())
+    assert abs(models.parameter_count(profiles.short("mnist5k")[0].build()) / papers_size - 1) < 0.1
+
+
+def test_no_paper_run_has_seen_mnist5k():
+    for name in profiles.GRIDS:
+        for spec in profiles.GRIDS[name]("paper", "mnist", 0):
+            assert spec.source == "mnist"
+    # whose training digits are disjoint from mnist5k: tests/test_data.py, on the full set
 
 
 def test_an_unknown_profile_is_an_error():
@@ -131,10 +142,10 @@ def test_numbers_repeat(outputs, tmp_path, monkeypatch):
     assert first.history == second.history and first.metrics == second.metrics
 
 
-def test_committed_results_are_found(outputs):
+def test_committed_results_are_found(outputs, monkeypatch):
     result = run(TINY_CNN, progress=False)
-    (outputs / "paper").mkdir()
-    os.rename(outputs / "runs", outputs / "paper" / "runs")
+    monkeypatch.setattr(experiments, "COMMITTED", outputs / "committed")
+    os.rename(outputs / "runs", outputs / "committed")
     assert find(TINY_CNN).metrics == result.metrics
 
 
@@ -214,8 +225,8 @@ def test_a_stop_at_or_beyond_the_last_epoch_is_a_whole_run(outputs):
 
 def test_a_committed_interim_result_is_found_and_trained_again_from_the_start(outputs, tmp_path, monkeypatch):
     interim = run(THREE, progress=False, stop_after=1)
-    (outputs / "paper").mkdir()
-    os.rename(outputs / "runs", outputs / "paper" / "runs")
+    monkeypatch.setattr(experiments, "COMMITTED", outputs / "committed")
+    os.rename(outputs / "runs", outputs / "committed")
     assert find(THREE) is None and find(THREE, incomplete=True).metrics == interim.metrics
     whole = run(THREE, progress=False)
     assert whole.complete and whole.path.parent == outputs / "runs" and find(THREE, incomplete=True) == whole

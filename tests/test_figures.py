@@ -28,10 +28,19 @@ def test_table_1_shows_paper_and_ours(outputs):
     result = run(dataclasses.replace(TINY_CNN, paper_loss=True), progress=False)
     text = tables.save(tables.table1([result]), "table1", **STAMP)
     assert "43.01%" in text and "2.025" in text and f"{result.metrics['test_rotated_accuracy']:.2%}" in text
-    variant = tables.table1([run(TINY_CNN, progress=False)])  # plain cross-entropy: the paper has no such row
-    assert "CNN, plain cross-entropy, ours" in variant and "43.01%" not in variant
+    both = tables.table1([result, run(TINY_CNN, progress=False)])  # the variant shares the paper's row
+    assert "CNN, plain cross-entropy, ours" in both and both.count("43.01%") == 1
     assert "Profile smoke, source mnist5k" in text and "no result" in text
     assert (outputs / "tables" / "smoke" / "table1.md").read_text() == text + "\n"
+
+
+def test_seeds_share_a_row_and_epochs_are_named(outputs):
+    results = [run(dataclasses.replace(TINY_CNN, seed=seed), progress=False) for seed in (0, 1)]
+    (row,) = [line for line in tables.table1(results).splitlines() if "ours" in line]
+    accuracies = 100 * np.array([result.metrics["test_rotated_accuracy"] for result in results])
+    assert f"**{accuracies.mean():.2f} ± {accuracies.std(ddof=1):.2f}%**" in row and "| 2 | 2 |" in row
+    stopped = run(dataclasses.replace(TINY_CNN, seed=2), progress=False, stop_after=1)
+    assert "| 1 of 2 |" in tables.table1([stopped])
 
 
 def test_table_2_and_heat_map_show_paper_and_ours(outputs):

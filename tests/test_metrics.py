@@ -83,3 +83,32 @@ def test_reconstructions_are_images(digits):
     first, second = (metrics.reconstruct(model, digits.images[:300]) for _ in range(2))
     assert first.shape == (300, 1, 28, 28) and 0 <= first.min() and first.max() <= 1
     assert torch.equal(first, second)  # from the mode, not from a sample
+
+
+def test_confusion_counts_labels_by_what_is_said(digits):
+    model = CNNClassifier(channels=(2, 2, 4))
+    said = metrics.logits(model, digits.images[:50]).argmax(-1)
+    counts = metrics.confusion(model, digits.images[:50], digits.labels[:50])
+    expected = torch.zeros(10, 10, dtype=torch.long)
+    for label, digit in zip(digits.labels[:50], said):
+        expected[label, digit] += 1
+    assert torch.equal(counts, expected)
+
+
+def test_neighbour_accuracy_agrees_with_scikit_learn():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    known, codes = torch.randn(200, 4).double(), torch.randn(60, 4).double()
+    known_labels, labels = torch.randint(3, (200,)), torch.randint(3, (60,))
+    judge = KNeighborsClassifier(5, metric="cosine").fit(known, known_labels)
+    found = metrics.neighbour_accuracy(codes, labels, known, known_labels)
+    assert found == pytest.approx(judge.score(codes, labels))
+    with pytest.raises(ValueError, match="between 1 and 200 neighbours, the known codes; got 201"):
+        metrics.neighbour_accuracy(codes, labels, known, known_labels, 201)
+
+
+def test_pair_angles_are_those_of_different_images():
+    codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 1.0]])
+    labels = torch.tensor([6, 6, 9, 9])
+    assert metrics.pair_angles(codes, labels, 6, 6).tolist() == pytest.approx([90])
+    assert sorted(metrics.pair_angles(codes, labels, 6, 9).tolist()) == pytest.approx([45, 45, 90, 180])

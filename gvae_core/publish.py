@@ -1,0 +1,60 @@
+"""Collect what a profile has computed into outputs/PROFILE of the checkout, the folder that is committed.
+
+JSONs of the profile's runs, its tables, the figures that the README shows, and the checkpoints that a
+fresh machine needs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from .atomic import write_atomically
+from .experiments import AUTOENCODERS, Result, find
+from .outputs import ROOT, outputs_directory
+from .profiles import GRIDS, sphere_and_plane
+
+CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
+
+
+def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path]:
+    """Copy results at hand into ``outputs/PROFILE`` of the source checkout; returns the files written.
+
+    An interim result is copied too, and says so. Checkpoints, of the first seed's autoencoders and judge,
+    for the paper profile only: the others are quickly trained.
+
+    Raises
+    ------
+    ValueError : nothing is there to be published, or a checkpoint is too large
+    """
+    specs = [spec for seed in seeds for grid in GRIDS.values() for spec in grid(profile, source, seed)]
+    specs += sphere_and_plane(profile, source, seeds[0]).values()
+    results = {spec.key: find(spec, incomplete=True) for spec in specs}
+    results = [result for result in results.values() if result]
+    if not results:
+        raise ValueError(f"expected results of profile {profile}, source {source}; found none in {outputs_directory()}")
+    folder = ROOT / "outputs" / profile
+    files = {folder / "runs" / result.path.name: result.path for result in results}
+    if profile == "paper":
+        files |= {folder / "runs" / r.checkpoint.name: r.checkpoint for r in results if _is_shown(r, seeds[0])}
+    shown = re.findall(rf"outputs/{profile}/(\w+)\.png", (ROOT / "README.md").read_text(encoding="utf-8"))
+    for kind, pattern in (("tables", "*.md"), ("figures", "*.png")):
+        for path in sorted((outputs_directory() / kind / profile).glob(pattern)):
+            if kind == "tables" or path.stem in shown:
+                files[folder / path.name] = path
+    for target, path in files.items():
+        if path.stat().st_size > CHECKPOINT_BYTES:
+            raise ValueError(f"expected files of at most {CHECKPOINT_BYTES:,} bytes, {path} has {path.stat().st_size:,}")
+    written = [target for target, path in files.items() if path != target]
+    for target in written:
+        write_atomically(target, lambda temporary: shutil.copyfile(files[target], temporary))
+    return written
+
+
+def _is_shown(result: Result, seed: int) -> bool:
+    """Whether a fresh machine needs the checkpoint: the autoencoders of one seed, and their judge."""
+    spec = result.spec
+    judge = spec.model == "cnn" and not spec.paper_loss
+    return spec.seed == seed and (spec.model in AUTOENCODERS or judge) and result.checkpoint.is_file()

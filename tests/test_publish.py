@@ -1,0 +1,44 @@
+"""What is committed is a copy of what was computed, and nothing else."""
+
+import pytest
+from conftest import TINY_CNN, TINY_SVAE
+
+from gvae_core import publish, run
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, outputs):
+    """An empty checkout, in which one grid of two runs is all there is."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    (root / "README.md").write_text("![x](outputs/paper/shown.png)")
+    monkeypatch.setattr(publish, "ROOT", root)
+    monkeypatch.setattr(publish, "GRIDS", {"all": lambda profile, source, seed: [TINY_CNN, TINY_SVAE]})
+    monkeypatch.setattr(publish, "sphere_and_plane", lambda profile, source, seed: {})
+    return root
+
+
+def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
+    results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1)]
+    for name in ("figures/paper/shown.png", "figures/paper/other.png", "tables/paper/t.md"):
+        (outputs / name).parent.mkdir(parents=True, exist_ok=True)
+        (outputs / name).write_text(name)
+    written = publish.publish("paper", "mnist5k")
+    names = {result.path.name for result in results} | {result.checkpoint.name for result in results}
+    assert {path.name for path in written} == names | {"shown.png", "t.md"}
+    for result in results:
+        assert (checkout / "outputs/paper/runs" / result.path.name).read_bytes() == result.path.read_bytes()
+    assert not any(path.suffix == ".safetensors" for path in publish.publish("quick", "mnist5k"))
+
+
+def test_nothing_to_publish_is_an_error(checkout):
+    with pytest.raises(ValueError, match="expected results of profile paper, source mnist5k; found none"):
+        publish.publish("paper", "mnist5k")
+
+
+def test_a_large_file_is_refused_and_nothing_is_written(checkout, monkeypatch):
+    run(TINY_SVAE, progress=False)
+    monkeypatch.setattr(publish, "CHECKPOINT_BYTES", 1000)
+    with pytest.raises(ValueError, match="at most 1,000 bytes"):
+        publish.publish("paper", "mnist5k")
+    assert not (checkout / "outputs").exists()
