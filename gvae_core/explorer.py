@@ -1,83 +1,224 @@
-"""The rotation explorer: an ipywidgets slider that turns digits while their reconstructions stand still."""
+"""The rotation explorer: drag a slider, the digits turn, and see what each model makes of them."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import ipywidgets as widgets
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .metrics import angle_between, decoded, latent_codes
-from .rotation import rotate
+from . import explorer_views as views
+from .explorer_frames import STRIP, Frame, Turn, yardstick
+from .explorer_latest import Latest
+from .explorer_pad import SIZE, DrawingPad
+from .explorer_page import save_page
+from .explorer_picker import DigitPicker
+from .models import SphericalVAE
 
-GAP = 2  # pixels between tiles, before scaling
+ROWS = 2  # models shown at once
+_TURN = dict(min=-180, max=180, value=0)
+
+
+def _guarded(callback: Callable) -> Callable:
+    """A callback whose errors go to the explorer's message line; ipywidgets would swallow them."""
+
+    @functools.wraps(callback)
+    def guarded(self: RotationExplorer, *arguments: object) -> None:
+        try:
+            callback(self, *arguments)
+        except Exception as error:
+            self._complain(error)
+
+    return guarded
 
 
 class RotationExplorer(widgets.VBox):
-    """Rotated digits above, each model's reconstructions below, updated while the slider is dragged.
+    """Rotated digits above, two models' reconstructions below, updated while the slider is dragged.
 
-    One image widget of fixed size shows all rows; its PNG bytes are replaced in place, so nothing
-    flickers. An error in a callback appears in a line under the slider instead of vanishing.
+    Beside each row stand its numbers. Below: the digits and models to pick from, the latent drift over
+    the full turn, the codes on the sphere where a model has d = 3, and a pad to draw on. `save_html`
+    keeps all this as a page that needs no kernel. An error in a callback appears in a line at the end
+    instead of vanishing.
 
     Parameters
     ----------
-    models : a `SphericalVAE`, or a dict name -> `SphericalVAE`
-    images : [N, 1, H, W] in [0, 1], shown side by side
-    scale : screen pixels per image pixel
+    models : a `SphericalVAE`, or name -> `SphericalVAE`; the first two are shown, all can be picked.
+        A name's part before the first " · " is its title. A value is read only when it is shown, so a
+        mapping may load late (`explorer_models.models_at_hand`)
+    images : [N, 1, H, H] in [0, 1], upright
+    labels : [N] classes; digits are then picked by class, otherwise one by one
 
     Raises
     ------
-    ValueError : there is no model or no image, or the images have another shape
+    ValueError : there is no model or no image, a model is not a `SphericalVAE`, shapes do not fit
+
+    Examples
+    --------
+    >>> from gvae_core import load_mnist, sgvae
+    >>> digits = load_mnist("mnist5k")
+    >>> explorer = RotationExplorer(sgvae(fields=(2, 2, 4), frequency=2), digits.test_images[:50])
+    >>> explorer.slider.value = 90
     """
 
-    def __init__(self, models: nn.Module | Mapping[str, nn.Module], images: Tensor, *, scale: int = 3):
-        models = {"reconstruction": models} if isinstance(models, nn.Module) else dict(models)
-        if not models:
-            raise ValueError("expected at least one model, got none")
-        if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
-            raise ValueError(f"expected images [N, 1, H, W] with N > 0, got {list(images.shape)}")
-        self.models, self.images, self.scale = models, images, scale
-        self._upright = {name: latent_codes(model, images) for name, model in models.items()}
-        self.slider = widgets.FloatSlider(
-            value=0, min=-180, max=180, step=1, description="angle", readout_format=".0f",
-            layout=widgets.Layout(width="640px"),
-        )
-        first = self.render(0)
-        height, width = self._size
-        self.image = widgets.Image(value=first, format="png", width=width, height=height)
-        self.numbers = widgets.HTML()
+    def __init__(
+        self, models: nn.Module | Mapping[str, nn.Module], images: Tensor, labels: Tensor | None = None
+    ):
+        self.models = {"reconstruction": models} if isinstance(models, nn.Module) else models
+        _check(self.models, images, labels)
+        self.images, self.labels = images, labels
+        self.turn: Turn | None = None  # what is shown: some digits and models through all angles
+        self._drawn: Turn | None = None  # what the page's layout and plots were made for
+        self._plots: list[tuple[Panel, views.PolarPlot | views.SpherePlot]] = []
+        self._yardsticks: dict[str, float] = {}
+        self._latest = Latest(self._work, self._show, self._complain, self._rest, self.measure_turn)
+        super().__init__(self._build())
+        self.add_class("gvae")
+        self._show(self._work(self._request()))  # an error in here is the caller's
+        self._latest.start()
+
+    def _build(self) -> list[widgets.Widget]:
+        head = widgets.HTML(f"<style>{views.STYLE}</style><div class='gvae-heading'>{views.HEADING}</div>")
+        self.play = widgets.Play(**_TURN, step=3, interval=60, repeat=True, show_repeat=False)
+        self.slider = widgets.IntSlider(**_TURN, readout=False, layout=widgets.Layout(width=f"{STRIP:.0f}px"))
+        self.number = widgets.BoundedIntText(**_TURN, layout=widgets.Layout(width="70px", margin="2px 4px 2px 20px"))
+        # Linked in the browser: a drag is one stream of events to the kernel, the slider's own.
+        self._links = [widgets.jslink((c, "value"), (self.slider, "value")) for c in (self.play, self.number)]
+        self.slider.observe(self._changed, names="value")
+
+        self.names = widgets.HTML()
+        self.image = widgets.Image(format="png")
+        self.numbers = widgets.HTML(layout=widgets.Layout(margin="0 0 0 20px"))
+
+        self.digits = DigitPicker(self.images, self.labels, self._changed)
+        options, one = list(self.models), len(self.models) == 1
+        self.picks = [
+            widgets.Dropdown(options=options, value=name, disabled=one, layout=widgets.Layout(width="342px"))
+            for name in options[:ROWS]
+        ]
+        for pick in self.picks:
+            pick.observe(self._changed, names="value")
+
+        self.polar = Panel(*views.POLAR)
+        self.sphere = Panel(*views.SPHERE)
+        self.pad = DrawingPad(_guarded(lambda self, digit: self.digits.draw(digit)).__get__(self))
+        panels = [self.polar, self.sphere]
+        if self.images.shape[-1] == SIZE:
+            panels.append(widgets.VBox([_title("Draw your own digit"), self.pad]))
         self.message = widgets.HTML()
-        self.slider.observe(self._on_angle, names="value")
-        rows = widgets.HTML("<br>".join(f"row {i + 1}: {name}" for i, name in enumerate(["rotated input", *models])))
-        self._show_numbers(0)
-        super().__init__([self.slider, self.image, rows, self.numbers, self.message])
+        strip = widgets.HBox([self.image], layout=widgets.Layout(width=f"{STRIP:.0f}px", margin="0"))
+        return [
+            head,
+            _row(self.play, self.slider, self.number, widgets.HTML("degrees")),
+            _row(self.names, strip, self.numbers, align="flex-start"),
+            _row(_title("Digits"), self.digits),
+            _row(_title("Models"), *self.picks),
+            widgets.HBox(panels, layout=widgets.Layout(flex_flow="row wrap", margin="10px 0 0")),
+            self.message,
+        ]
 
-    def render(self, degrees: float) -> bytes:
-        """PNG of all rows with the images turned by ``degrees``."""
-        turned = rotate(self.images, degrees)
-        self._codes = {name: latent_codes(model, turned) for name, model in self.models.items()}
-        rows = [turned, *(decoded(model, self._codes[name]) for name, model in self.models.items())]
-        tiles = [functional.pad(torch.cat(tuple(row), -1)[0], (0, 0, 0, GAP)) for row in rows]
-        pixels = torch.cat(tiles, 0)[:-GAP].mul(255).byte().numpy()
-        self._size = self.scale * pixels.shape[0], self.scale * pixels.shape[1]  # the browser scales
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
+    # --- from the controls to the picture ---------------------------------------------------------
 
-    def _on_angle(self, change: Mapping) -> None:
-        try:
-            self.image.value = self.render(change["new"])
-            self._show_numbers(change["new"])
-            self.message.value = ""
-        except Exception as error:  # ipywidgets would swallow it
-            self.message.value = f"<b>{type(error).__name__}</b>: {error}"
+    @_guarded
+    def _changed(self, *_: object) -> None:
+        self._latest.submit(self._request())
 
-    def _show_numbers(self, degrees: float) -> None:
-        drifts = (
-            f"{name}: {angle_between(codes, self._upright[name]).mean():.1f}°" for name, codes in self._codes.items()
-        )
-        self.numbers.value = f"mean angle between the codes at {degrees:.0f}° and at 0° — " + "; ".join(drifts)
+    def _request(self) -> tuple[tuple[str, ...], dict[str, Tensor], int]:
+        """All that decides what is to be seen: models, digits, angle."""
+        names = tuple(dict.fromkeys(pick.value for pick in self.picks))
+        return names, self.digits.digits, self.slider.value
+
+    def _work(self, request: tuple[tuple[str, ...], dict[str, Tensor], int]) -> Frame:
+        """The frame asked for; in the worker's thread, so no widget is touched here."""
+        names, digits, angle = request
+        if self.turn is None or not self.turn.is_of(names, digits):
+            models = {name: _spherical(name, self.models[name]) for name in names}
+            for name in set(names) - set(self._yardsticks):
+                self._yardsticks[name] = yardstick(models[name], self.images, self.labels)
+            self.turn = Turn(models, digits)
+        return self.turn.frame(angle)
+
+    def _rest(self) -> bool:
+        return self.turn.measure_next()
+
+    def _show(self, frame: Frame) -> None:
+        """Replace the picture's bytes and the numbers in place, so that nothing flickers."""
+        if self._drawn is not self.turn:
+            self._lay_out()
+        self.image.value = frame.png
+        self.numbers.value = views.numbers(frame, self._yardsticks)
+        for panel, plot in self._plots:
+            panel.marker.value = plot.marker(frame)
+        self.message.value = ""
+
+    def _lay_out(self) -> None:
+        """For new digits or models: sizes, names, and empty plots until the full turn is measured."""
+        width, height = self.turn.screen_size
+        self.image.layout.width, self.image.layout.height = f"{width:.0f}px", f"{height:.0f}px"
+        self.names.value = views.names(list(self.turn.models))
+        self._drawn, self._plots = self.turn, []
+        for panel in (self.polar, self.sphere):
+            panel.clear(views.note("measuring the full turn …"))
+
+    def measure_turn(self) -> None:
+        """Draw the plots; in a notebook this happens by itself, when there is nothing else to do."""
+        self._plots = [(self.polar, views.PolarPlot(self.turn, self._yardsticks))]
+        if sphere := views.SpherePlot.of(self.turn):
+            self._plots.append((self.sphere, sphere))
+        else:
+            self.sphere.clear(views.note("pick a model with d = 3", "to see its codes here"))
+        frame = self.turn.frame(self.slider.value)
+        for panel, plot in self._plots:
+            panel.background.value, panel.marker.value = plot.background, plot.marker(frame)
+
+    def _complain(self, error: Exception) -> None:
+        self.message.value = views.error(error)
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write what is shown as one HTML file whose slider and play button work without a kernel.
+
+        Raises ValueError if it would be larger than `explorer_page.LIMIT`.
+        """
+        return save_page(path, self.turn, self._yardsticks)
+
+
+class Panel(widgets.VBox):
+    """A title, a plot of two layers (the background and, over it, the marker), and a caption."""
+
+    def __init__(self, title: str, caption: str):
+        layers = dict(grid_area="1 / 1", margin="0", width=f"{views.PLOT}px", height=f"{views.PLOT}px")
+        self.background = widgets.HTML(layout=widgets.Layout(**layers))
+        self.marker = widgets.HTML(layout=widgets.Layout(**layers))
+        stack = widgets.GridBox([self.background, self.marker])
+        small = widgets.HTML(f"<div class='gvae-small'>{caption}</div>")
+        super().__init__([_title(title), stack, small], layout=widgets.Layout(margin="0 28px 0 0"))
+
+    def clear(self, text: str) -> None:
+        self.background.value, self.marker.value = text, ""
+
+
+def _row(first: widgets.Widget, *others: widgets.Widget, align: str = "center") -> widgets.HBox:
+    """Widgets side by side, the first in a column of its own that all rows share."""
+    first.layout.width, first.layout.flex = "142px", "0 0 auto"
+    return widgets.HBox([first, *others], layout=widgets.Layout(align_items=align, margin="4px 0"))
+
+
+def _title(text: str) -> widgets.HTML:
+    return widgets.HTML(f"<div class='gvae-title'>{text}</div>")
+
+
+def _spherical(name: str, model: nn.Module) -> SphericalVAE:
+    if not isinstance(model, SphericalVAE):
+        raise ValueError(f"expected {name!r} to be a SphericalVAE, got {type(model).__name__}")
+    return model
+
+
+def _check(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor | None) -> None:
+    if len(models) == 0:
+        raise ValueError("expected at least one model, got none")
+    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
+        raise ValueError(f"expected images [N, 1, H, W] with N > 0, got {list(images.shape)}")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"expected {len(images)} labels, one an image, got {list(labels.shape)}")

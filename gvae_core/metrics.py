@@ -113,6 +113,11 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
     return decoded(model, latent_codes(model, images))
 
 
+def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
+    """Mean over the pixels of (x - y)^2, [N], of images [N, C, H, W] in [0, 1]; 0 is a perfect copy."""
+    return (reconstructions - images).square().flatten(1).mean(1)
+
+
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
     """Angle in degrees between vectors [..., d]; accurate for small angles, where arccos is not.
 

@@ -19,7 +19,7 @@ def digest(notebook: Path, parameters: Mapping[str, object]) -> str:
     settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
     versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
     parts = [json.dumps([dict(parameters), settings, versions], sort_keys=True, default=str).encode()]
-    sources = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp"))
+    sources = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp", ".html"))
     parts += [path.read_bytes() for path in (notebook, *sources)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 

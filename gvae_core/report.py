@@ -456,7 +456,7 @@ def _write_page(job: Job, executed: Path, page: Path, outcome: Outcome) -> None:
 def _write_index(
     folder: Path, outcomes: Sequence[Outcome], notebooks: Path, profile: str, outputs: Path
 ) -> Path:
-    """The table of all notebooks, earlier runs included, and the figures of this profile."""
+    """The table of all notebooks, earlier runs included, the explorer's page, and the figures of this profile."""
     ran = {outcome.name: outcome for outcome in outcomes}
     rows = []
     for name in sorted(path.stem for path in notebooks.glob("*.ipynb")):
@@ -487,8 +487,14 @@ def _write_index(
         for picture in pictures
         for source in [html.escape(Path(os.path.relpath(picture, folder)).as_posix())]
     )
+    explorer = outputs / "figures" / profile / "explorer.html"
+    pages = ""
+    if explorer.is_file():
+        source = html.escape(Path(os.path.relpath(explorer, folder)).as_posix())
+        pages = f'<p><a href="{source}">The rotation explorer</a>: turn digits in the browser, without a kernel.</p>'
     path = folder / "index.html"
-    write_text(path, _INDEX.format(profile=html.escape(profile), rows="\n".join(rows), gallery=gallery))
+    text = _INDEX.format(profile=html.escape(profile), rows="\n".join(rows), pages=pages, gallery=gallery)
+    write_text(path, text)
     return path
 
 
@@ -509,6 +515,7 @@ figure {{ margin: 0 }} figure img {{ max-width: 18rem; max-height: 14rem; border
 <tbody>
 {rows}
 </tbody></table>
+{pages}
 <div class="gallery">
 {gallery}
 </div>

@@ -31,6 +31,8 @@ import torch
 from gvae_core import figures, metrics, profiles, rotate, run
 from gvae_core.experiments import ANGLE_SEED, load_splits
 from gvae_core.explorer import RotationExplorer
+from gvae_core.explorer_models import models_at_hand
+from gvae_core.outputs import outputs_directory
 from gvae_core.rotation import random_angles
 
 source = profiles.resolve_source(source)
@@ -49,13 +51,18 @@ for result in results:
     print(f"{result.spec.title}: validation loss {last['validation_loss'] / 1000:.1f}k, {result.seconds:.0f} s")
 
 # %% [markdown]
-# ## The slider
+# ## The rotation explorer
 #
-# Drag it, or click it and use the arrow keys. Needs a running kernel; the still figures below do not.
+# Drag the slider, or click it and use the arrow keys; or press play. Pick other digits and models, or draw a digit of
+# your own. This needs a running kernel; the page `explorer.html` beside the figures, and the still figures below, do not.
 
 # %%
-by_class = [int((labels == digit).nonzero()[0]) for digit in range(10) if (labels == digit).any()]
-RotationExplorer(vaes, images[by_class])
+explorer = RotationExplorer(models_at_hand(profile, source, seed), images, labels)
+explorer
+
+# %%
+page = explorer.save_html(outputs_directory() / "figures" / profile / "explorer.html")
+print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel")
 
 # %% [markdown]
 # ## Figure 1
@@ -74,6 +81,7 @@ figures.save(figure, "figure1", **stamp);
 # One digit through the full turn:
 
 # %%
+by_class = [int((labels == digit).nonzero()[0]) for digit in range(10) if (labels == digit).any()]
 turn = torch.arange(-180, 180, 30)
 for digit in (2, 4, 7):
     one = rotate(images[by_class[digit % len(by_class)]].expand(len(turn), 1, 28, 28), turn)

@@ -15,21 +15,25 @@ LAYERS = [
     {"training", "metrics"},
     {"experiments"},
     {"profiles", "figures", "grid"},
-    {"tables", "explorer", "report", "publish"},
+    {"tables", "explorer_frames", "explorer_latest", "explorer_models", "explorer_pad", "report", "publish"},
+    {"explorer_views", "explorer_picker"},
+    {"explorer_page"},
+    {"explorer"},
     {"bench"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
-    "ipywidgets": {"explorer"},
+    "ipywidgets": {"explorer", "explorer_pad", "explorer_picker"},
+    "ipycanvas": {"explorer_pad"},
     "papermill": {"report"},
     "nbconvert": {"report"},
     "nbclient": {"report"},
     "nbformat": {"report"},
     "escnn": {"models", "steerable", "bench"},
     "matplotlib": {"figures"},
-    "PIL": {"explorer"},
+    "PIL": {"explorer_frames", "explorer_pad", "explorer_page"},
     "safetensors": {"checkpoints"},
     "pooch": {"outputs", "data"},
     "mlxtend": {"data"},

@@ -1,64 +1,192 @@
-"""The rotation explorer without a browser."""
+"""The rotation explorer without a browser: its controls, its frames, its page, its memory."""
 
+import asyncio
+import base64
+import dataclasses
+import gc
 import io
+import json
+import os
+import re
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY_SGVAE
+from jupyter_client.manager import KernelManager
 from PIL import Image
 
-from gvae_core import svae
+from gvae_core import explorer_models, metrics, rotate, svae
+from gvae_core.atomic import write_text
+from gvae_core.checkpoints import save_tensors
+from gvae_core.experiments import read_result
 from gvae_core.explorer import RotationExplorer
+from gvae_core.explorer_frames import ANGLES, Turn, picture, yardstick
+from gvae_core.explorer_latest import Latest
+from gvae_core.explorer_models import models_at_hand
+from gvae_core.explorer_pad import digit_from_strokes
+from gvae_core.explorer_picker import DRAWN
+from gvae_core.explorer_views import PolarPlot, SpherePlot
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def models():
+    torch.manual_seed(0)
     small = svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4)).eval()
     return {"S-GVAE": TINY_SGVAE.build().eval(), "S-VAE": small}
 
 
-def pixels(explorer) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(explorer.image.value)), dtype=float)
+@pytest.fixture
+def explorer(models, digits):
+    return RotationExplorer(models, digits.images[:60], digits.labels[:60])
 
 
-def test_moving_the_slider_replaces_the_picture_in_place(models, digits):
-    explorer = RotationExplorer(models, digits.images[:4])
-    widget, before = explorer.image, pixels(explorer)
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float)
+
+
+def rows(explorer) -> np.ndarray:
+    """[rows, height, width] of the picture shown."""
+    shown = pixels(explorer.image.value)
+    return shown.reshape(len(explorer.turn.models) + 1, -1, shown.shape[1])
+
+
+# --- the controls ---------------------------------------------------------------------------------
+
+
+def test_moving_the_slider_replaces_the_picture_in_place(explorer):
+    widget, before = explorer.image, rows(explorer)
     explorer.slider.value = 40
-    after = pixels(explorer)
+    after = rows(explorer)
     assert explorer.image is widget and after.shape == before.shape  # nothing can flicker or jump
-    rows = after.shape[0] // 3
-    assert np.abs(after - before)[:rows].mean() > 5
+    assert np.abs(after - before)[0].mean() > 5
     explorer.slider.value = 0
-    assert np.array_equal(pixels(explorer), before)
+    assert np.array_equal(rows(explorer), before)
 
 
-def test_first_row_shows_the_turned_digits(models, digits):
-    explorer = RotationExplorer(models, digits.images[:2], scale=1)
+def test_first_row_shows_the_turned_digits(explorer, digits):
+    explorer.digits.select(["3"])
     explorer.slider.value = 90
-    row = pixels(explorer)[:28, :28]
-    assert np.abs(row - 255 * torch.rot90(digits.images[0, 0]).numpy()).max() <= 1
+    three = digits.images[:60][digits.labels[:60] == 3][0, 0]
+    gap = explorer.turn.row_gap
+    shown = rows(explorer)[0][gap // 2 : gap // 2 + 28]
+    assert np.abs(shown - 255 * torch.rot90(three).numpy()).max() <= 2
 
 
-def test_the_steerable_models_code_stays_at_quarter_turns(models, digits):
-    explorer = RotationExplorer(models, digits.images[:4])
+def test_numbers_are_those_of_the_digits_shown(explorer, models):
+    explorer.slider.value = 50
+    frame, images = explorer.turn.frame(50), explorer.turn.images
+    turned = rotate(images, 50)
+    for name, model in models.items():
+        measured = frame.measures[name]
+        posterior = model.encode(turned)
+        assert measured.drift == pytest.approx(metrics.latent_drift(model, images, [50])[0], abs=1e-3)
+        assert measured.concentration == pytest.approx(posterior.concentration.mean().item(), rel=1e-5)
+        difference = metrics.reconstruct(model, turned) - images
+        assert measured.error == pytest.approx(difference.square().mean().item(), rel=1e-5)
+        assert f"code moved <b>{measured.drift:.1f}°</b>" in explorer.numbers.value
+    assert "turned by <b>50°</b>" in explorer.numbers.value
+
+
+def test_the_steerable_models_code_stays_at_quarter_turns(explorer):
     explorer.slider.value = -90
-    assert "S-GVAE: 0.0°" in explorer.numbers.value and "S-VAE: 0.0°" not in explorer.numbers.value
+    frame = explorer.turn.frame(-90)
+    assert frame.measures["S-GVAE"].drift < 0.05 < 5 < frame.measures["S-VAE"].drift
 
 
-def test_an_error_in_the_callback_is_shown_and_goes_away(models, digits, monkeypatch):
-    explorer = RotationExplorer(models, digits.images[:2])
-    with monkeypatch.context() as patched:
-        patched.setattr(explorer, "render", lambda degrees: 1 / 0)
-        explorer.slider.value = 10
-        assert "ZeroDivisionError" in explorer.message.value
-    explorer.slider.value = 20
+def test_play_and_number_box_are_linked_to_the_slider_in_the_browser(explorer):
+    links = {(link.source[0], link.target[0]) for link in explorer._links}
+    assert links == {(explorer.play, explorer.slider), (explorer.number, explorer.slider)}
+    limits = [(control.min, control.max) for control in (explorer.play, explorer.slider, explorer.number)]
+    assert limits == [(-180, 180)] * 3 and explorer.slider.continuous_update
+
+
+def test_digits_are_picked_by_class_several_at_once(explorer, digits):
+    assert list(explorer.turn.digits) == [str(digit) for digit in range(10)]
+    for name in "012345689":
+        explorer.digits.buttons[name].value = False
+    assert list(explorer.turn.digits) == ["7"] and rows(explorer).shape[2] == 28
+    before = explorer.turn.images.clone()
+    explorer.digits.another.click()
+    assert not torch.equal(explorer.turn.images, before)
+    sevens = digits.images[:60][digits.labels[:60] == 7]
+    assert torch.equal(explorer.turn.images[0], sevens[1])
+    for _ in range(len(sevens) - 1):
+        explorer.digits.another.click()
+    assert torch.equal(explorer.turn.images, before)  # around, to the first one
+
+
+def test_thumbnails_show_the_digits_and_follow_them(explorer):
+    before = explorer.digits._style.value
+    assert before.count("data:image/png;base64,") == 10
+    thumbnail = base64.b64decode(re.search(r"base64,([^\"]*)", before)[1])
+    assert np.abs(pixels(thumbnail) - 255 * explorer.turn.images[0, 0].numpy()).max() <= 2
+    explorer.digits.another.click()
+    assert explorer.digits._style.value != before
+
+
+def test_without_labels_digits_are_picked_one_by_one(models, digits):
+    explorer = RotationExplorer(models, digits.images[:23])
+    assert list(explorer.turn.digits) == [f"#{slot}" for slot in range(1, 11)]
+    assert torch.equal(explorer.turn.images, digits.images[:10])
+    explorer.digits.another.click()
+    assert torch.equal(explorer.turn.images[:3], digits.images[10:13])
+    seen = {id(i) for slot in explorer.digits._indices.values() for i in slot}
+    assert len(seen) == 23
+
+
+def test_no_digit_picked_is_said(explorer):
+    picture_before = explorer.image.value
+    explorer.digits.select([])
+    assert "at least one digit" in explorer.message.value and explorer.image.value == picture_before
+    explorer.digits.select(["4"])
     assert explorer.message.value == ""
 
 
+def test_models_are_picked_and_loaded_only_then(models, digits):
+    class Late(dict):
+        loaded = []
+
+        def __getitem__(self, name):
+            self.loaded.append(name)
+            return super().__getitem__(name)
+
+    late = Late(models | {"third · d = 3": models["S-GVAE"]})
+    explorer = RotationExplorer(late, digits.images[:10])
+    assert set(late.loaded) == {"S-GVAE", "S-VAE"}
+    explorer.picks[1].value = "third · d = 3"
+    assert list(explorer.turn.models) == ["S-GVAE", "third · d = 3"]
+    assert "third" in explorer.names.value and "d = 3" in explorer.names.value
+    explorer.picks[1].value = "S-GVAE"  # the same in both: one row is enough
+    assert rows(explorer).shape[0] == 2
+
+
 def test_one_model_needs_no_dict(models, digits):
-    assert RotationExplorer(models["S-GVAE"], digits.images[:2]).image.value[:4] == b"\x89PNG"
+    explorer = RotationExplorer(models["S-GVAE"], digits.images[:2])
+    assert rows(explorer).shape[0] == 2 and len(explorer.picks) == 1 and explorer.picks[0].disabled
+
+
+def test_a_name_cannot_smuggle_html_in(models, digits):
+    explorer = RotationExplorer({"<b>x</b>": models["S-VAE"]}, digits.images[:2])
+    assert "<b>x</b>" not in explorer.names.value and "&lt;b&gt;x" in explorer.names.value
+
+
+def test_an_error_in_a_callback_is_shown_and_goes_away(explorer, monkeypatch):
+    def fail(angle):
+        raise RuntimeError("broken <model>")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(explorer.turn, "frame", fail)
+        explorer.slider.value = 10
+        assert "RuntimeError" in explorer.message.value and "broken &lt;model&gt;" in explorer.message.value
+    explorer.slider.value = 20
+    assert explorer.message.value == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(explorer.digits, "draw", fail)
+        draw(explorer, [(10, 10), (50, 50)])
+        assert "RuntimeError" in explorer.message.value
 
 
 @pytest.mark.parametrize(
@@ -67,5 +195,347 @@ def test_one_model_needs_no_dict(models, digits):
 def test_bad_images_are_refused(models, images, message):
     with pytest.raises(ValueError, match=f"N > 0, got {message}"):
         RotationExplorer(models, images)
+
+
+def test_other_bad_input_is_refused(models, digits):
     with pytest.raises(ValueError, match="at least one model"):
-        RotationExplorer({}, torch.zeros(1, 1, 28, 28))
+        RotationExplorer({}, digits.images[:1])
+    with pytest.raises(ValueError, match=r"expected 5 labels.*got \[4\]"):
+        RotationExplorer(models, digits.images[:5], digits.labels[:4])
+    with pytest.raises(ValueError, match="expected 'x' to be a SphericalVAE, got Linear"):
+        RotationExplorer({"x": torch.nn.Linear(2, 2)}, digits.images[:1])
+
+
+# --- plots ----------------------------------------------------------------------------------------
+
+
+def test_plots_are_drawn_once_and_only_their_markers_move(explorer):
+    explorer.measure_turn()
+    polar, sphere = explorer.polar.background.value, explorer.sphere.background.value
+    markers = explorer.polar.marker.value, explorer.sphere.marker.value
+    explorer.slider.value = 77
+    assert (explorer.polar.background.value, explorer.sphere.background.value) == (polar, sphere)
+    assert all(new != old for new, old in zip((explorer.polar.marker.value, explorer.sphere.marker.value), markers))
+    explorer.digits.select(["1"])
+    assert "measuring" in explorer.polar.background.value and explorer.polar.marker.value == ""
+    explorer.measure_turn()
+    assert explorer.polar.background.value != polar and explorer.sphere.background.value.count(">1</text>") == 1
+
+
+def test_polar_marker_lies_on_its_curve(models, digits):
+    turn = Turn(models, {"0": digits.images[:1]})
+    plot = PolarPlot(turn, {"S-GVAE": 60.0, "S-VAE": float("nan")})
+    assert plot.background.count("stroke-dasharray:2 4") == 1  # no yardstick, no circle
+    for angle in (-135, 0, 60):
+        x, y = map(float, re.search(r'<circle cx="([-.\d]+)" cy="([-.\d]+)"', plot.marker(turn.frame(angle))).groups())
+        assert f"{x:.1f} {y:.1f}" in plot.background
+        distance = turn.frame(angle).measures["S-GVAE"].drift / plot.limit * plot.radius
+        assert np.hypot(x, y) == pytest.approx(distance, abs=0.1)
+        if distance > 1:  # counter-clockwise, from the top, as the digits turn
+            assert np.degrees(np.arctan2(-x, -y)) == pytest.approx(angle, abs=6 / distance)
+
+
+def test_sphere_keeps_lengths_and_faces_the_viewer(models, digits):
+    turn = Turn(models, {"a": digits.images[:1]})
+    plot = SpherePlot.of(turn)
+    assert plot.name == "S-GVAE"
+    assert torch.allclose(plot._axes @ plot._axes.T, torch.eye(3).double(), atol=1e-6)
+    assert torch.linalg.det(plot._axes) > 0  # not a mirror image
+    ((x, y, near),) = plot._project(turn.upright["S-GVAE"])
+    assert np.hypot(x, y) < 1e-3 * plot.radius and near  # the mean of one code is that code
+    assert SpherePlot.of(Turn({"S-VAE": models["S-VAE"]}, turn.digits)) is None
+
+
+def test_yardstick_compares_different_classes(models, digits):
+    model, images, labels = models["S-VAE"], digits.images[:40], digits.labels[:40]
+    expected = metrics.typical_angle(metrics.latent_codes(model, images), labels)
+    assert yardstick(model, images, labels) == expected
+    assert yardstick(model, images, None) < expected  # two of a class are closer
+    assert np.isnan(yardstick(model, images[:1], None))
+
+
+def test_picture_puts_images_where_they_belong():
+    images = torch.linspace(0, 1, 2 * 3 * 4).reshape(2, 1, 3, 4)
+    levels = picture([images, 1 - images], row_gap=3)
+    assert levels.shape == (12, 12) and levels.dtype == np.uint8
+    for row, column in np.ndindex(2, 2):
+        tile = levels[6 * row + 1 : 6 * row + 4, 8 * column : 8 * column + 4]
+        expected = images[column, 0] if row == 0 else 1 - images[column, 0]
+        assert np.abs(tile / 254 - expected.numpy()).max() < 0.003
+        levels[6 * row + 1 : 6 * row + 4, 8 * column : 8 * column + 4] = 255
+    assert (levels == 255).all()  # transparent everywhere else
+
+
+# --- the drawing pad ------------------------------------------------------------------------------
+
+
+def draw(explorer, points) -> None:
+    pad = explorer.pad
+    pad._down(*points[0])
+    for point in points[1:]:
+        pad._move(*point)
+    pad._up(*points[-1])
+
+
+def test_a_drawn_digit_is_shown_alone_until_it_is_wiped_out(explorer):
+    explorer.digits.select(["2", "5"])
+    draw(explorer, [(60, 20), (60, 180)])
+    assert list(explorer.turn.digits) == [DRAWN]
+    assert torch.equal(explorer.turn.images, digit_from_strokes(explorer.pad.strokes))
+    one_stroke = explorer.turn.images
+    draw(explorer, [(20, 90), (150, 90)])
+    assert len(explorer.pad.strokes) == 2 and not torch.equal(explorer.turn.images, one_stroke)
+    explorer.slider.value = 90
+    explorer.digits.buttons["2"].value = True
+    assert list(explorer.turn.digits) == ["2", DRAWN]
+    explorer.pad.clear.click()
+    assert list(explorer.turn.digits) == ["2", "5"] and explorer.pad.strokes == []
+    explorer.pad.clear.click()  # nothing there: nothing happens
+    assert list(explorer.turn.digits) == ["2", "5"]
+
+
+def test_moving_without_pressing_draws_nothing(explorer):
+    explorer.pad._move(5, 5)
+    explorer.pad._up(5, 5)
+    assert explorer.pad.strokes == [] and len(explorer.turn.digits) == 10
+
+
+def test_strokes_become_a_digit_as_mnist_has_them():
+    angles = np.linspace(0, 2 * np.pi, 60)
+    ring = np.stack((300 + 200 * np.cos(angles), 50 + 100 * np.sin(angles)), -1)
+    image = digit_from_strokes([ring.tolist()])
+    assert image.shape == (1, 1, 28, 28) and image.dtype == torch.float32
+    assert image.min() >= 0 and 0.9 < image.max() <= 1
+    ink = image[0, 0] > 0.1
+    columns, lines = ink.any(0).nonzero()[:, 0], ink.any(1).nonzero()[:, 0]
+    assert (columns[0], columns[-1]) == (4, 23)  # the longer side fills the box of 20
+    assert lines[-1] - lines[0] + 1 in (11, 12)  # 17.8 / 2 + 2.2: the aspect is kept
+    bigger = [(10 * ring + 7).tolist()]
+    assert torch.allclose(digit_from_strokes(bigger), image, atol=1e-4)  # whatever size it is drawn in
+
+
+def test_centre_of_mass_is_in_the_middle():
+    hook = [[(0, 0), (0, 100), (30, 100)]]
+    image = digit_from_strokes(hook)[0, 0]
+    grid = torch.arange(28) + 0.5
+    for axis in (0, 1):
+        assert (image.sum(axis) @ grid / image.sum()).item() == pytest.approx(14, abs=0.05)
+
+
+def test_centring_never_cuts_ink_off():
+    blob = [[(0.0, float(y)) for y in np.linspace(0, 3, 400)], [(x / 10, 0.0) for x in range(1000)]]
+    image = digit_from_strokes([*blob[:1], blob[1]])[0, 0]
+    assert image[0].max() == image[-1].max() == image[:, 0].max() == image[:, -1].max() == 0
+
+
+def test_a_dot_is_a_digit_and_nothing_is_an_error():
+    dot = digit_from_strokes([[(5, 5)]])[0, 0]
+    assert dot[13:15, 13:15].min() > 0.7 and dot.sum() == pytest.approx(np.pi * 1.1**2, rel=0.1)
+    with pytest.raises(ValueError, match="at least one point"):
+        digit_from_strokes([[]])
+
+
+def test_no_pad_for_images_of_another_size(models, digits):
+    class Pooled(type(models["S-VAE"])):
+        def encode(self, images):
+            return super().encode(images[..., :28, :28])
+
+    model = svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4)).eval()
+    model.__class__ = Pooled
+    model.decode = lambda z: torch.zeros(len(z), 1, 40, 40)
+    explorer = RotationExplorer(model, torch.rand(3, 1, 40, 40))
+    explorer.slider.value = 30
+    assert explorer.message.value == "" and not any(explorer.pad in _descendants(child) for child in explorer.children)
+
+
+def _descendants(widget):
+    return [widget, *(inner for child in getattr(widget, "children", ()) for inner in _descendants(child))]
+
+
+# --- bursts and hours -----------------------------------------------------------------------------
+
+
+def test_the_newest_value_wins_and_rest_comes_last():
+    log, release = [], threading.Event()
+
+    def work(value):
+        release.wait(5)
+        if value == "bad":
+            raise RuntimeError("bad value")
+        return value
+
+    steps = iter([True, True, False])
+    latest = Latest(
+        work, lambda value: log.append(value), lambda error: log.append(str(error)),
+        lambda: log.append("rest") or next(steps), lambda: log.append("rested"),
+    )  # fmt: skip
+
+    async def burst():
+        latest.submit(0)
+        await asyncio.sleep(0.05)  # the worker is busy with 0 now
+        for value in range(1, 200):
+            latest.submit(value)
+        release.set()
+        await latest._task
+        latest.submit("bad")
+        latest.submit(300)
+        await latest._task
+        latest.submit("bad")
+        await latest._task
+
+    steps = iter([True, True, False, False])
+    asyncio.run(burst())
+    assert log == [0, 199, "rest", "rest", "rest", "rested", 300, "rest", "rested", "bad value"]
+
+
+KERNEL = """
+import threading, time, torch, sys
+sys.path.insert(0, {tests!r})
+from conftest import TINY_SGVAE
+from gvae_core import svae
+from gvae_core.explorer import RotationExplorer
+from gvae_core.experiments import load_splits
+e = RotationExplorer(TINY_SGVAE.build().eval(), load_splits("mnist5k").test.images[:8])
+frames, threads = [], set()
+work = e._latest._work
+def slow(request):
+    time.sleep(0.02); frames.append(request[2]); threads.add(threading.current_thread().name)
+    return work(request)
+e._latest._work = slow
+print(e.slider.model_id)
+"""
+
+
+@pytest.mark.slow
+def test_a_burst_of_events_builds_no_backlog_in_a_real_kernel(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    manager = KernelManager(kernel_name="python3")
+    manager.kernel_spec_manager.kernel_dirs = []
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+
+    def execute(code: str) -> str:
+        texts = []
+
+        def take(message):
+            assert message["msg_type"] != "error", message["content"]
+            texts.append(message["content"].get("text", "") if message["msg_type"] == "stream" else "")
+
+        client.execute_interactive(code, output_hook=take, timeout=120)
+        return "".join(texts).strip()
+
+    try:
+        client.wait_for_ready(timeout=60)
+        slider = execute(KERNEL.format(tests=os.path.dirname(__file__))).splitlines()[-1]
+        for angle in range(-179, 180):  # a drag across the whole range, all at once
+            data = {"method": "update", "state": {"value": angle}, "buffer_paths": []}
+            content = {"comm_id": slider, "data": data}
+            client.shell_channel.send(client.session.msg("comm_msg", content))
+        # the kernel answers in order: when this cell runs, every event has been delivered
+        pending = json.loads(execute("import json; print(json.dumps([len(frames), e.slider.value]))"))
+        final = json.loads(
+            execute(
+                "import asyncio\nfor _ in range(100):\n    await asyncio.sleep(0.02)\n"
+                "    if frames and frames[-1] == 179: break\nawait asyncio.sleep(0.1)\n"
+                "print(json.dumps([frames, sorted(threads), e.message.value, '179°' in e.numbers.value]))"
+            )
+        )
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    frames, threads, message, shown = final
+    assert pending[1] == 179 and pending[0] < 120  # events are taken in without waiting for pictures
+    assert frames[-1] == 179 and len(frames) < 120 and frames == sorted(frames)
+    assert threads == ["explorer_0"] and message == "" and shown
+
+
+def resident_mib() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_an_hour_of_play_leaks_nothing(models, digits):
+    explorer = RotationExplorer(models, digits.images[:100], digits.labels[:100])
+    memory = []
+    for update in range(10_000):
+        if update % 2000 == 0:
+            explorer.digits.select([str(update // 2000), "9"])
+            explorer.digits.another.click()
+        explorer.slider.value = (37 * update) % 361 - 180
+        if update % 2000 == 1999:
+            gc.collect()
+            memory.append(resident_mib())
+    assert explorer.message.value == ""
+    assert len(explorer.turn._frames) <= 361
+    assert memory[-1] - memory[1] < 4, memory  # MiB; a leak of 1 kB an update would be 6
+
+
+# --- models at hand -------------------------------------------------------------------------------
+
+
+def test_models_at_hand_are_the_profiles_and_the_committed_ones(outputs, monkeypatch):
+    def finish(spec, folder, checkpoint=True):
+        history = [{}] * min(spec.epochs, 2)
+        record = dict(spec=spec.to_dict(), history=history, metrics={}, seconds=1, device="", steerable="", versions={})
+        write_text(folder / f"{spec.key}.json", json.dumps(record | {"parameters": 1}))
+        if checkpoint:
+            save_tensors(folder / f"{spec.key}.safetensors", spec.build().state_dict(), {"spec": spec.to_dict()})
+        return read_result(folder / f"{spec.key}.json")
+
+    own = explorer_models.best_models("smoke", "mnist5k")
+    monkeypatch.setattr(explorer_models, "full_size_models", list)
+    with pytest.raises(ValueError, match="found none"):
+        models_at_hand("smoke", "mnist5k")
+    finish(own["sgvae"], outputs / "runs")
+    finish(own["svae"], outputs / "runs")
+    finish(explorer_models.sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
+    models = models_at_hand("smoke", "mnist5k")
+    svae_name = "S-VAE · d = 10, β = 0.1 · 1 epoch of 200 digits"
+    assert list(models) == ["S-GVAE · d = 6, β = 0.1 · 1 epoch of 200 digits", svae_name] and not models._loaded
+    interim = dataclasses.replace(TINY_SGVAE, epochs=9)
+    monkeypatch.setattr(
+        explorer_models, "full_size_models", lambda: [finish(interim, outputs / "x"), finish(TINY_SGVAE, outputs / "x")]
+    )
+    models = models_at_hand("smoke", "mnist5k")
+    name = "S-GVAE · d = 3, β = 1 · 2 epochs of 96 digits"  # complete, so it leads
+    assert list(models)[:2] == [name, svae_name] and len(models) == 4
+    assert models[name] is models[name] and models[name].latent_dim == 3
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def frames_of(text: str) -> list[dict]:
+    return json.loads(re.search(r"^const frames = (\[.*\]);$", text, re.M)[1])
+
+
+def test_saved_page_needs_nothing_but_itself(explorer, tmp_path):
+    page = explorer.save_html(tmp_path / "explorer.html")
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_size <= 3_000_000
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|@import|url\((?!"?data:)|https?://""", text)
+    frames = frames_of(text)
+    assert len(frames) == len(ANGLES) == 73
+    assert [int(re.search(r"turned by <b>(-?\d+)°", frame["numbers"])[1]) for frame in frames] == list(ANGLES)
+    assert all({"picture", "numbers", "polar", "sphere"} == frame.keys() for frame in frames)
+    data = base64.b64decode(frames[ANGLES.index(40)]["picture"].partition("base64,")[2])
+    saved = Image.open(io.BytesIO(data)).convert("RGBA")
+    explorer.slider.value = 40
+    shown = Image.open(io.BytesIO(explorer.image.value)).convert("RGBA")
+    solid = np.asarray(shown)[..., 3] > 0
+    difference = np.abs(np.asarray(saved, float) - np.asarray(shown, float))[..., 0][solid]
+    assert saved.size == shown.size and difference.mean() < 6
+    assert "prefers-color-scheme: dark" in text and 'id="play"' in text
+
+
+def test_saved_page_without_a_sphere_and_too_large_a_page(models, digits, tmp_path, monkeypatch):
+    explorer = RotationExplorer(models["S-VAE"], digits.images[:2])
+    page = explorer.save_html(tmp_path / "explorer.html")
+    assert "<section hidden>" in page.read_text() and "sphere" not in frames_of(page.read_text())[0]
+    monkeypatch.setattr("gvae_core.explorer_page.LIMIT", 10_000)
+    with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer digits"):
+        explorer.save_html(tmp_path / "large.html")
+    assert not (tmp_path / "large.html").exists()

@@ -1,0 +1,69 @@
+"""The trained autoencoders at hand, by their specs in words, loaded when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .experiments import Result, find, load_model
+from .models import SphericalVAE
+from .outputs import outputs_directory
+from .profiles import GRIDS, best_models, full_size_models, sphere_and_plane
+
+KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction
+
+
+class TrainedModels(Mapping[str, SphericalVAE]):
+    """Name -> model; each is loaded from its checkpoint at its first use, and kept."""
+
+    def __init__(self, checkpoints: Mapping[str, Path]):
+        self.checkpoints = dict(checkpoints)
+        self._loaded: dict[str, SphericalVAE] = {}
+
+    def __getitem__(self, name: str) -> SphericalVAE:
+        if name not in self._loaded:
+            self._loaded[name] = load_model(self.checkpoints[name])
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.checkpoints)
+
+    def __len__(self) -> int:
+        return len(self.checkpoints)
+
+
+def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
+    """Every spherical autoencoder with a checkpoint: those of the papers' size first, then the profile's own.
+
+    An S-GVAE and an S-VAE come before all others, the first of each; trained upright and to the end if
+    there is such a one.
+
+    Raises
+    ------
+    ValueError : there is none
+    """
+    specs = [*best_models(profile, source, seed).values(), *sphere_and_plane(profile, source, seed).values()]
+    specs += [spec for grid in GRIDS.values() for spec in grid(profile, source, seed)]
+    results = [*full_size_models(), *filter(None, map(find, specs))]
+    found = {r.spec.key: r for r in results if r.spec.model in KINDS and r.checkpoint.is_file()}
+    if not found:
+        raise ValueError(f"expected a trained S-GVAE or S-VAE of profile {profile} in {outputs_directory()}, found none")
+    best = sorted(found.values(), key=lambda r: (r.spec.protocol != "upright", not r.complete))
+    first = [next((r for r in best if r.spec.model == kind), None) for kind in KINDS]
+    ordered = [r for r in first if r] + [r for r in found.values() if r not in first]
+    named: dict[str, Path] = {}
+    for result in ordered:
+        name = words(result)
+        named[f"{name} ({result.spec.key[-4:]})" if name in named else name] = result.checkpoint
+    return TrainedModels(named)
+
+
+def words(result: Result) -> str:
+    """A run as a person would say it, the model's name before the first " · "."""
+    spec = result.spec
+    whole = {"mnist": 30_000, "mnist5k": 4_000}[spec.source]
+    count = f"{spec.train_images or whole:,}"
+    epochs = "1 epoch" if result.epochs_reached == 1 else f"{result.epochs_reached} epochs"
+    rotated = " rotated" if spec.protocol == "rotated" else ""
+    seed = f", seed {spec.seed}" if spec.seed else ""
+    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {epochs} of {count}{rotated} digits{seed}"

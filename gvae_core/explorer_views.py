@@ -1,0 +1,253 @@
+"""HTML and SVG of the rotation explorer, for the notebook and the saved page alike. No widgets here.
+
+The plots have two layers of the same size: a background, drawn once per choice of digits and models,
+and a marker, drawn at every angle.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .explorer_frames import ANGLES, ROW, Frame, Turn
+
+PLOT = 236  # side of a plot in screen pixels
+HEADING = "Drag the slider to turn the digits. Do the reconstructions stay upright?"
+COLOURS = ("var(--gvae-1)", "var(--gvae-2)")  # of the first and the second model
+# Okabe and Ito's palette, its brighter half on dark pages; JupyterLab's own variables for all else.
+DARK = "--gvae-1: #56B4E9; --gvae-2: #E69F00"
+STYLE = """
+.gvae { --gvae-1: #0072B2; --gvae-2: #D55E00; color: var(--jp-ui-font-color1); line-height: 1.35 }
+[data-jp-theme-light="false"] .gvae { DARK }
+.gvae .widget-html-content { line-height: inherit; font-size: inherit }
+.gvae .gvae-heading { font-size: 17px; font-weight: 600; margin: 2px 0 6px }
+.gvae .gvae-column { display: flex; flex-direction: column; font-size: 13px }
+.gvae .gvae-cell { height: ROWpx; display: flex; flex-direction: column; justify-content: center; white-space: nowrap; overflow: hidden }
+.gvae .gvae-name { font-weight: 600; font-size: 14px }
+.gvae .gvae-name::before { content: ""; display: inline-block; width: 10px; height: 10px; margin-right: 7px;
+  background: var(--swatch, transparent); border-radius: var(--round, 0) }
+.gvae .gvae-name:not([style])::before { display: none }
+.gvae .gvae-name[style] + .gvae-small { margin-left: 17px }
+.gvae .gvae-small { font-size: 12px; color: var(--jp-ui-font-color2) }
+.gvae .gvae-bar { height: 6px; width: 160px; margin: 2px 0; background: var(--jp-border-color2); border-radius: 3px }
+.gvae .gvae-bar div { height: 100%; border-radius: 3px }
+.gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
+.gvae .gvae-error { color: var(--jp-error-color0, #b00020) }
+.gvae .gvae-pad { cursor: crosshair; border-radius: 4px }
+.gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
+  background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px; box-shadow: none !important }
+.gvae .gvae-pick.mod-active { opacity: 1; outline: 2px solid var(--gvae-1); background-color: var(--jp-layout-color2) }
+.gvae svg { display: block }
+.gvae svg text { font: 11px var(--jp-ui-font-family, system-ui, sans-serif); fill: var(--jp-ui-font-color2) }
+.gvae svg .gvae-grid { fill: none; stroke: var(--jp-border-color1); stroke-width: 1 }
+.gvae svg .gvae-hand { stroke: var(--jp-ui-font-color1); stroke-width: 1; opacity: .55 }
+.gvae svg .gvae-mark { stroke: var(--jp-layout-color0); stroke-width: 1.5 }
+""".replace("DARK", DARK).replace("ROW", f"{ROW:g}")
+
+
+# --- the columns beside the picture ---------------------------------------------------------------
+
+
+def names(models: Sequence[str]) -> str:
+    """What each row of the picture shows; of a model's name the parts " · " separates: title, then details."""
+    cells = ['<div class="gvae-name">rotated input</div>']
+    for name, colour, rounding in zip(models, COLOURS, ("50%", "0")):
+        title, *details = (html.escape(part) for part in name.split(" · "))
+        cells.append(
+            f'<div class="gvae-name" style="--swatch:{colour};--round:{rounding}">{title}</div>'
+            f'<div class="gvae-small">{details[0] if details else ""}</div>'
+        )
+    return _column(cells)
+
+
+def numbers(frame: Frame, yardsticks: Mapping[str, float]) -> str:
+    """The `Measures` beside each row: drift as a bar against the typical angle between digits."""
+    cells = [f"<div>turned by <b>{frame.angle}°</b></div>"]
+    for (name, measures), colour in zip(frame.measures.items(), COLOURS):
+        typical = yardsticks[name]
+        known = math.isfinite(typical) and typical > 0
+        share = min(100.0, 100 * measures.drift / typical) if known else 0
+        cells.append(
+            f'<div title="angle between the latent means now and at 0°">code moved <b>{measures.drift:.1f}°</b></div>'
+            f'<div class="gvae-bar"><div style="width:{share:.0f}%;background:{colour}"></div></div>'
+            '<div class="gvae-small" title="typical angle between the codes of different digits">'
+            + (f"of {typical:.0f}° between digits</div>" if known else "</div>")
+            + '<div class="gvae-small" title="mean squared error per pixel against the upright original; '
+            f'concentration of the posterior">error {measures.error:.3f} · κ {measures.concentration:.0f}</div>'
+        )
+    return _column(cells)
+
+
+def _column(cells: Sequence[str]) -> str:
+    inside = "".join(f'<div class="gvae-cell">{cell}</div>' for cell in cells)
+    return f'<div class="gvae-column">{inside}</div>'
+
+
+# --- plots ----------------------------------------------------------------------------------------
+
+
+def _svg(content: str, description: str = "") -> str:
+    label = f' role="img" aria-label="{html.escape(description)}"' if description else ' aria-hidden="true"'
+    half = PLOT / 2
+    return f'<svg width="{PLOT}" height="{PLOT}" viewBox="{-half} {-half} {PLOT} {PLOT}"{label}>{content}</svg>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _mark(x: float, y: float, index: int) -> str:
+    """A dot for the first model, a square for the second: not told apart by colour alone."""
+    fill = f'class="gvae-mark" style="fill:{COLOURS[index]}"'
+    if index == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" {fill}/>'
+    return f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9" {fill}/>'
+
+
+def note(*lines: str) -> str:
+    """Lines of text in place of a plot."""
+    parts = [f'<circle r="{PLOT / 2 - 27}" class="gvae-grid" style="stroke-dasharray:1 5"/>']
+    parts += [f'<text y="{16 * row}" text-anchor="middle">{html.escape(line)}</text>' for row, line in enumerate(lines)]
+    return _svg("".join(parts))
+
+
+def error(exception: Exception) -> str:
+    """An exception as a line on the page."""
+    return (
+        f'<div class="gvae-error"><b>{type(exception).__name__}</b>: {html.escape(str(exception))}</div>'
+    )
+
+
+POLAR = "How far the code moves", "distance from the centre; dashed: to another digit"
+SPHERE = "Codes on the latent sphere", "lines: the full turn; pale: the far side"
+
+
+class PolarPlot:
+    """Latent drift over the full turn: 0° is up, the hand turns as the digit does, the centre is "not moved".
+
+    Dashed circles: the typical angle between different digits (``yardsticks``, by model).
+    """
+
+    radius = PLOT / 2 - 27
+
+    def __init__(self, turn: Turn, yardsticks: Mapping[str, float]):
+        self._drifts = {name: turn.drifts(name) for name in turn.models}
+        self._yardsticks = [yardsticks[name] for name in turn.models]
+        finite = [value for value in self._yardsticks if math.isfinite(value)]
+        self.limit = 1.04 * max([1e-3, *finite, *(value for drift in self._drifts.values() for value in drift)])
+
+    def _point(self, angle: float, drift: float) -> tuple[float, float]:
+        distance = self.radius * drift / self.limit
+        radians = math.radians(angle)
+        return -distance * math.sin(radians), -distance * math.cos(radians)
+
+    @property
+    def background(self) -> str:
+        step = next(step for step in (0.1, 1, 5, 10, 15, 30, 45, 90) if 4.5 * step >= self.limit)
+        rings = [step * k for k in range(1, int(self.limit / step) + 1)]
+        parts = [f'<circle r="{self.radius * ring / self.limit:.1f}" class="gvae-grid"/>' for ring in rings]
+        for ring in rings:
+            x, y = self._point(-150, ring)
+            parts.append(f'<text x="{x + 2:.1f}" y="{y:.1f}">{ring:g}°</text>')
+        for angle in (0, 90, 180, -90):
+            x, y = self._point(angle, self.limit)
+            parts.append(f'<line x2="{x:.1f}" y2="{y:.1f}" class="gvae-grid"/>')
+        edge = PLOT / 2
+        parts.append(f'<text y="{-edge + 18}" text-anchor="middle">0°</text>')
+        parts.append(f'<text y="{edge - 12}" text-anchor="middle">180°</text>')
+        parts.append(f'<text x="{-edge}" y="4">90°</text>')
+        parts.append(f'<text x="{edge}" y="4" text-anchor="end">−90°</text>')
+        for typical, colour in zip(self._yardsticks, COLOURS):
+            if math.isfinite(typical):
+                parts.append(
+                    f'<circle r="{self.radius * typical / self.limit:.1f}" fill="none" '
+                    f'style="stroke:{colour};stroke-width:1.2;stroke-dasharray:2 4"/>'
+                )
+        for drift, colour in zip(self._drifts.values(), COLOURS):
+            line = _path([self._point(angle, value) for angle, value in zip(ANGLES, drift)])
+            parts.append(
+                f'<path d="{line}" fill="none" style="stroke:{colour};stroke-width:2.2" stroke-linejoin="round"/>'
+            )
+        return _svg("".join(parts), "latent drift over the full turn")
+
+    def marker(self, frame: Frame) -> str:
+        """A hand at the frame's angle, and each model's drift on it."""
+        x, y = self._point(frame.angle, self.limit)
+        parts = [f'<line x2="{x:.1f}" y2="{y:.1f}" class="gvae-hand"/>']
+        for index, measures in enumerate(frame.measures.values()):
+            parts.append(_mark(*self._point(frame.angle, measures.drift), index))
+        return _svg("".join(parts))
+
+
+class SpherePlot:
+    """Codes on the sphere in 3-space while the digits turn, for the first of the models with d = 3.
+
+    Seen from the mean of the upright codes; what lies on the far side is pale. `SpherePlot.of` gives
+    None if no model has d = 3.
+    """
+
+    radius = PLOT / 2 - 20
+
+    def __init__(self, turn: Turn, name: str):
+        self.name, self._digits = name, list(turn.digits)
+        self._index = list(turn.models).index(name)
+        self._upright, self._trail = turn.upright[name], turn.trail(name)
+        self._axes = _view(self._upright.mean(0))
+
+    @classmethod
+    def of(cls, turn: Turn) -> SpherePlot | None:
+        for name, codes in turn.upright.items():
+            if codes.shape[1] == 3:
+                return cls(turn, name)
+        return None
+
+    def _project(self, codes: Tensor) -> list[tuple[float, float, bool]]:
+        """Codes [N, 3] -> (x, y, on the near side)."""
+        seen = codes @ self._axes.T.to(codes)
+        return [(self.radius * x, -self.radius * y, z >= 0) for x, y, z in seen.tolist()]
+
+    @property
+    def background(self) -> str:
+        colour, r = COLOURS[self._index], self.radius
+        parts = [f'<circle r="{r:.1f}" class="gvae-grid"/>']
+        for share in (0.35, 0.75):
+            parts.append(f'<ellipse rx="{r * share:.1f}" ry="{r:.1f}" class="gvae-grid" style="opacity:.6"/>')
+            parts.append(f'<ellipse rx="{r:.1f}" ry="{r * share:.1f}" class="gvae-grid" style="opacity:.6"/>')
+        for digit in range(self._trail.shape[1]):
+            points = self._project(self._trail[:, digit])
+            for near in (False, True):
+                line = "".join(
+                    _path([(a[0], a[1]), (b[0], b[1])])
+                    for a, b in zip(points, points[1:])
+                    if (a[2] and b[2]) == near
+                )
+                opacity = 0.75 if near else 0.2
+                parts.append(f'<path d="{line}" fill="none" style="stroke:{colour};opacity:{opacity}"/>' if line else "")
+        for (x, y, near), digit in zip(self._project(self._upright), self._digits):
+            parts.append(
+                f'<text x="{x + 7:.1f}" y="{y - 5:.1f}" style="font-size:13px;font-weight:600;'
+                f'fill:var(--jp-ui-font-color1);opacity:{1 if near else 0.35}">{html.escape(digit)}</text>'
+            )
+        return _svg("".join(parts), "codes on the latent sphere while the digits turn")
+
+    def marker(self, frame: Frame) -> str:
+        """The codes at the frame's angle."""
+        dots = [
+            f'<g style="opacity:{1 if near else 0.35}">{_mark(x, y, self._index)}</g>'
+            for x, y, near in self._project(frame.codes[self.name])
+        ]
+        return _svg("".join(dots))
+
+
+def _view(direction: Tensor) -> Tensor:
+    """Rows: right, up, towards the viewer, who stands in ``direction`` [3]."""
+    towards = direction.double()
+    towards = towards / towards.norm() if towards.norm() > 1e-6 else torch.tensor([0.0, 0.0, 1.0]).double()
+    helper = torch.eye(3).double()[towards.abs().argmin()]  # the axis least like it
+    right = torch.linalg.cross(helper, towards)
+    right = right / right.norm()
+    return torch.stack((right, torch.linalg.cross(towards, right), towards))

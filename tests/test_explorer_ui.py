@@ -1,0 +1,403 @@
+"""The rotation explorer in a real browser: JupyterLab, voila and the saved page, with the mouse and the keys."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import TINY_SGVAE, TINY_SVAE
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from gvae_core import run
+from gvae_core.explorer import RotationExplorer
+from gvae_core.outputs import cache_folder
+from gvae_core.profiles import sphere_and_plane
+
+pytestmark = [pytest.mark.ui, pytest.mark.slow]
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_rotation_grid.ipynb"
+BIN = Path(sys.executable).parent
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+PICTURE = ".gvae .widget-image"
+# Errors that stock JupyterLab and voila write to the console themselves.
+STOCK = (
+    "favicon",
+    "/api/me",  # voila's page asks for a user, and its server has none
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        said = f"no browser among {', '.join(names)}; on Debian: apt-get update && apt-get install -y chromium"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(said)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page of 1280 pixels; an error in its console fails the test at its end."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    errors = []
+    page.on("console", lambda message: message.type == "error" and errors.append(f"{message.text} {message.location}"))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert [error for error in errors if not any(stock in error for stock in STOCK)] == []
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """The notebook with the smoke profile, a model with d = 3 to pick, and folders for what would go into the home."""
+    folder = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GVAE_OUTPUTS", str(folder / "outputs"))
+        run(sphere_and_plane("smoke", "mnist5k")["sgvae"], progress=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source = cell.source.replace('profile = "quick"', 'profile = "smoke"').replace('"auto"', '"mnist5k"')
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def serve(workplace):
+    """Start a Jupyter application on a free port; returns its address once it answers."""
+    processes = []
+
+    def start(command: str, *arguments: str) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "XDG_CONFIG_HOME")
+        homes += ("XDG_DATA_HOME", "XDG_STATE_HOME", "JUPYTERLAB_WORKSPACES_DIR")
+        environment = {
+            **os.environ,
+            **{name: str(workplace / name.lower()) for name in homes},
+            "JUPYTERLAB_SETTINGS_DIR": str(workplace / "settings"),
+            "GVAE_OUTPUTS": str(workplace / "outputs"),
+            "GVAE_CACHE": str(cache_folder()),  # the compiled kernels
+        }
+        log = open(workplace / f"{port}.log", "wb")
+        filled = [argument.format(port=port) for argument in arguments]
+        process = subprocess.Popen(
+            [BIN / command, *filled], env=environment, cwd=workplace, stdout=log, stderr=subprocess.STDOUT
+        )
+        processes.append((process, log))
+        for _ in range(600):
+            assert process.poll() is None, Path(log.name).read_text()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/static/favicons/favicon.ico", timeout=60)
+            except urllib.error.HTTPError:
+                break  # it answers
+            except OSError:
+                time.sleep(0.1)
+            else:
+                break
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for process, log in processes:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+# --- what is on the page --------------------------------------------------------------------------
+
+
+def rows(page: Page) -> np.ndarray:
+    """[input and models, height, width] of the picture that the browser shows."""
+    data = page.locator(PICTURE).evaluate(
+        """async image => {
+            const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+            return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(""));
+        }"""
+    )
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), dtype=float)
+    return picture.reshape(3, -1, picture.shape[1])
+
+
+def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of each row, in grey levels; another width is another picture."""
+    if before.shape != after.shape:
+        return np.full(3, np.inf)
+    return np.abs(before - after).mean((1, 2))
+
+
+def after(page: Page, before: np.ndarray, least: float = 0.5) -> np.ndarray:
+    """The picture once its first row differs from ``before``."""
+    for _ in range(400):
+        now = rows(page)
+        if change(before, now)[0] > least:
+            assert page.locator(".gvae .gvae-error").count() == 0, page.locator(".gvae .gvae-error").inner_text()
+            return now
+        page.wait_for_timeout(25)
+    raise AssertionError("the picture did not change in 10 s")
+
+
+def settled(page: Page) -> np.ndarray:
+    """The picture once it has not changed for a third of a second."""
+    now = rows(page)
+    for _ in range(60):
+        page.wait_for_timeout(330)
+        now, before = rows(page), now
+        if change(before, now)[0] == 0:
+            return now
+    raise AssertionError("the picture did not come to rest in 20 s")
+
+
+def handle(page: Page) -> tuple[float, float]:
+    box = page.locator(".gvae .noUi-handle").bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def angle(page: Page) -> int:
+    return int(page.locator(".gvae input[type=number]").input_value())
+
+
+def drag(page: Page, distance: float, steps: int = 10) -> list[np.ndarray]:
+    """Drag the slider with the mouse; the picture after each step."""
+    x, y = handle(page)
+    pictures = [rows(page)]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, steps + 1):
+        page.mouse.move(x + distance * step / steps, y)
+        pictures.append(after(page, pictures[-1]))
+    page.mouse.up()
+    return pictures
+
+
+def set_angle(page: Page, degrees: int) -> np.ndarray:
+    box = page.locator(".gvae input[type=number]")
+    box.fill(str(degrees))
+    box.press("Enter")
+    page.wait_for_function(
+        "degrees => document.querySelector('.gvae').textContent.includes(`turned by ${degrees}°`)", arg=degrees
+    )
+    return settled(page)
+
+
+def play_all_controls(page: Page) -> None:
+    """Slider by mouse and keys, number box, play, digits, models, drawing: the right pictures change each time."""
+    page.locator(".gvae .gvae-heading").scroll_into_view_if_needed()
+    upright = settled(page)
+    pictures = drag(page, 130)
+    assert angle(page) > 60 and change(upright, pictures[-1])[0] > 5
+
+    before = settled(page)
+    at = angle(page)
+    page.keyboard.press("ArrowLeft")  # the handle still has the focus
+    after(page, before, 0.1)
+    assert angle(page) == at - 1
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"document.querySelector('.gvae input[type=number]').value == {at + 3}")
+
+    quarter = change(upright, set_angle(page, 90))
+    assert quarter[0] > 15 and quarter[1] < 1.0 and quarter[2] > 2 * quarter[1]  # exact for the steerable encoder
+    assert change(upright, set_angle(page, 0)).max() == 0
+
+    page.locator(".gvae .widget-play button").first.click()
+    moving = after(page, after(page, upright, 0.1), 0.1)
+    page.locator(".gvae .widget-play button").first.click()
+    stopped = settled(page)
+    page.wait_for_timeout(300)
+    assert change(stopped, rows(page)).max() == 0 and change(moving, upright)[0] > 0
+    set_angle(page, 0)
+
+    page.get_by_role("button", name="another one").click()
+    others = after(page, upright)
+    page.locator(".gvae .gvae-pick", has_text="4").click()
+    assert after(page, others).shape[2] < upright.shape[2]  # one digit less
+    page.locator(".gvae .gvae-pick", has_text="4").click()
+    models = page.locator(".gvae .widget-dropdown select").first
+    before = settled(page)
+    names = [name.replace("\xa0", " ") for name in models.locator("option").all_text_contents()]
+    models.select_option(index=next(index for index, name in enumerate(names) if "d = 3" in name))
+    page.wait_for_selector(".gvae [aria-label^='codes on the latent sphere']", timeout=30_000)
+    now = settled(page)
+    assert change(before, now)[0] == 0 < change(before, now)[1]
+
+    pad = page.locator(".gvae .gvae-pad canvas, .gvae canvas").first
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    corners = [(0.3, 0.2), (0.7, 0.2), (0.45, 0.85)]
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=12)
+    page.mouse.up()
+    drawn = after(page, now)
+    assert drawn.shape[2] == 28 and drawn[0].mean() > 10  # alone
+    assert change(drawn, set_angle(page, 90))[0] > 5
+    page.get_by_role("button", name="clear").click()
+    assert after(page, drawn).shape == now.shape
+
+
+def latency(page: Page) -> list[float]:
+    """Milliseconds from a mouse move on the slider to the new picture being loaded, of 20 moves."""
+    page.evaluate(
+        f"""() => {{
+            window.times = []; let moved = null;
+            document.addEventListener("mousemove", () => {{ moved = performance.now(); }}, true);
+            document.addEventListener("pointermove", () => {{ moved = performance.now(); }}, true);
+            document.querySelector("{PICTURE}").addEventListener("load", () => {{
+                if (moved !== null) window.times.push(performance.now() - moved);
+                moved = null;
+            }});
+        }}"""
+    )
+    x, y = handle(page)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 21):
+        page.mouse.move(x + 5 * step, y)
+        page.wait_for_timeout(150)
+    page.mouse.up()
+    return page.evaluate("window.times")
+
+
+# --- the tests ------------------------------------------------------------------------------------
+
+
+CELLS = "window.jupyterapp.shell.currentWidget.content.model.cells"
+
+
+def run_all(page: Page, command: str) -> None:
+    """Run all cells and wait for the last; none may show an error or print to stderr."""
+    page.evaluate(f"window.jupyterapp.commands.execute('{command}') && null")
+    if "restart" in command:
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+    count = f"Array.from({CELLS}).filter(cell => cell.type == 'code').map(cell => cell.executionCount)"
+    if "restart" in command:
+        page.wait_for_function(f"{count}.some(count => count === null)", timeout=60_000)
+    page.wait_for_function(f"{count}.every(count => count !== null)", timeout=180_000)
+    outputs = f"Array.from({CELLS}).filter(c => c.type == 'code').flatMap(c => c.sharedModel.toJSON().outputs)"
+    bad = [out for out in page.evaluate(outputs) if out["output_type"] == "error" or out.get("name") == "stderr"]
+    assert bad == []
+    page.locator(PICTURE).wait_for(timeout=60_000)
+
+
+def test_in_jupyterlab_with_mouse_and_keys_and_again_after_a_restart(page, serve, workplace):
+    address = serve(
+        "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.port={port}", "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=test", f"--ServerApp.root_dir={workplace}", "--LabApp.expose_app_in_browser=True",
+    )  # fmt: skip
+    page.goto(f"{address}/lab/tree/notebook.ipynb?token=test")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == 'idle'")
+    run_all(page, "runmenu:run-all")
+    box = page.locator(".gvae").first.bounding_box()
+    assert box["x"] + box["width"] <= 1280 and box["height"] < 760
+    overflow = "box => box.scrollWidth - box.clientWidth"
+    assert page.locator(".gvae").first.evaluate(overflow) <= 1
+    play_all_controls(page)
+    times = latency(page)
+    print(f"\nevent to new picture in the browser: median {statistics.median(times):.0f} ms of {len(times)}")
+    assert len(times) >= 15 and statistics.median(times) < 1000
+    run_all(page, "runmenu:restart-and-run-all")
+    set_angle(page, 0)
+    drag(page, -130)
+    assert angle(page) < -60
+
+
+def test_as_a_web_page_with_voila(page, serve, workplace):
+    address = serve(
+        "voila", "notebook.ipynb", "--no-browser", "--port={port}", "--ExtensionApp.open_browser=False",
+        "--ServerApp.ip=127.0.0.1",
+    )  # fmt: skip
+    page.goto(address, timeout=120_000)
+    page.locator(PICTURE).wait_for(timeout=120_000)
+    drag(page, 100, steps=3)
+    assert angle(page) > 45
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_saved_page_works_from_disk(chromium, digits, tmp_path, scheme):
+    models = {"S-GVAE": TINY_SGVAE.build().eval(), "S-VAE": TINY_SVAE.build().eval()}
+    file = RotationExplorer(models, digits.images[:40], digits.labels[:40]).save_html(tmp_path / "explorer.html")
+    page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    problems, requests = [], []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(file.as_uri())
+
+    def shown() -> tuple[str, str, str, str]:
+        page.wait_for_timeout(60)
+        picture = page.evaluate("document.querySelector('canvas').toDataURL()")
+        return picture, *(page.locator(f"#{name}").inner_html() for name in ("numbers", "polar", "sphere"))
+
+    def turned() -> int:
+        return int(re.search(r"turned by <b>(-?\d+)°", page.locator("#numbers").inner_html())[1])
+
+    page.wait_for_function("pictures.every(picture => picture.complete)")
+    start = shown()
+    slider = page.locator("#angle").bounding_box()
+    middle = slider["x"] + slider["width"] / 2, slider["y"] + slider["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    seen = [start]
+    for step in range(1, 11):
+        page.mouse.move(middle[0] + 20 * step, middle[1])
+        seen.append(shown())
+    page.mouse.up()
+    for part in range(4):  # picture, numbers, both markers: all follow
+        assert len({values[part] for values in seen}) == 11
+    at = turned()
+    page.keyboard.press("ArrowLeft")
+    assert turned() == at - 5
+    page.mouse.click(5, 5)  # the focus is elsewhere now
+    page.keyboard.press("ArrowRight")
+    assert turned() == at and page.locator("#degrees").inner_text() == f"{at}°"
+    page.locator("#play").click()
+    page.wait_for_function(f"document.querySelector('#degrees').textContent != '{at}°'")
+    assert page.locator("#play").inner_text() == "pause"
+    page.locator("#play").click()
+    stopped = shown()
+    page.wait_for_timeout(250)
+    assert shown() == stopped and stopped[0] != seen[-1][0]
+    level = {name: _level(page, name) for name in ("background-color", "color")}
+    assert (level["background-color"] < 60 < 180 < level["color"]) == (scheme == "dark")
+    assert abs(level["background-color"] - level["color"]) > 180
+    page.close()
+    assert problems == [] and all(url.startswith(("file:", "data:")) for url in requests)
+
+
+def _level(page: Page, name: str) -> float:
+    style = f"getComputedStyle(document.querySelector('{'body' if 'background' in name else 'h1'}'))"
+    return float(np.mean([int(part) for part in re.findall(r"\d+", page.evaluate(f"{style}.getPropertyValue('{name}')"))[:3]]))
