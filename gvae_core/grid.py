@@ -217,7 +217,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator:
         env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         memory_limit=None,  # the cells keep nothing in dask that it could move to disk
         dashboard_address=None,
-        silence_logs="ERROR",  # a worker that dies is no news here
+        silence_logs="CRITICAL",  # a worker that dies is no news here
     )
     with cluster, Client(cluster) as client:
         yield client

@@ -3,13 +3,13 @@
 import dataclasses
 import io
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -119,6 +119,17 @@ def test_a_gpu_repeats_its_numbers_and_is_close_to_the_cpu(outputs, tmp_path, mo
     assert first.history[-1]["train_loss"] == pytest.approx(other.history[-1]["train_loss"], rel=0.3)
 
 
+@pytest.mark.parametrize("threads, error", [(1, ""), (2, "workers with one thread (--nthreads 1), got one with 2")])
+def test_a_cluster_of_others_computes_what_it_is_sent(outputs, threads, error):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        failures = grid.run_grid([TINY_CNN], scheduler=cluster.scheduler_address, stream=io.StringIO())
+    assert error in failures.get(TINY_CNN.key, "") and bool(failures) == bool(error)
+    assert bool(find(TINY_CNN)) != bool(error)
+
+
 # --- the commands -----------------------------------------------------------------------------------
 
 
@@ -192,26 +203,27 @@ def test_wrong_arguments_are_errors_in_words(outputs, capsys, monkeypatch, argum
 
 # --- kills ------------------------------------------------------------------------------------------
 
-EPOCHS = 25
-CELLS = [dataclasses.replace(spec, epochs=EPOCHS) for spec in (TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE)]
-SCRIPT = """
-import json, sys
-from gvae_core import RunSpec
-from gvae_core.grid import run_grid
-failures = run_grid([RunSpec.from_dict(fields) for fields in json.loads(sys.argv[1])])
-sys.exit(str(failures) if failures else 0)
-"""
+EPOCHS = 20
+CELLS = [dataclasses.replace(spec, epochs=EPOCHS) for spec in (TINY_CNN, TINY_SVAE, TINY_SGVAE)]
+FORKED = multiprocessing.get_context("forkserver")  # from a process that has imported the package, but run nothing
+FORKED.set_forkserver_preload(["gvae_core.grid"])
+
+
+def compute(outputs):
+    os.environ["GVAE_OUTPUTS"] = str(outputs)
+    torch.set_num_threads(1)
+    sys.exit(str(grid.run_grid(CELLS, stream=io.StringIO()) or "") or 0)
 
 
 def start(outputs):
-    environment = {**os.environ, "GVAE_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT, json.dumps([spec.to_dict() for spec in CELLS])]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = FORKED.Process(target=compute, args=(outputs,))
+    process.start()
+    return process
 
 
 def finish(process):
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    process.join()
+    assert process.exitcode == 0
 
 
 def epochs_done():
@@ -222,16 +234,15 @@ def epochs_done():
 def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outputs, tmp_path, monkeypatch):
     """The moments: an epoch drawn among all epochs of the grid, and a random time after it."""
     draw = random.Random(6)
-    moments = sorted(draw.sample(range(1, EPOCHS * len(CELLS) - 5), 5))
+    moments = sorted(draw.sample(range(1, EPOCHS * len(CELLS) - 3), 5))
     for moment in moments:
         process = start(outputs)
-        while epochs_done() < moment and process.poll() is None:
-            time.sleep(0.002)
+        while epochs_done() < moment and process.is_alive():
+            time.sleep(0.02)
         time.sleep(draw.uniform(0, 0.1))
-        assert process.poll() is None, "finished before it was killed"
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert epochs_done() >= moment
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL and epochs_done() >= moment
     assert any(find(spec) is None for spec in CELLS)
     finish(start(outputs))
 
@@ -243,32 +254,26 @@ def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outp
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_its_running_cell_only_which_another_takes_up(outputs, tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR", memory_limit=None
-    ) as cluster:
-        failures, killed = {}, []
-        thread = threading.Thread(
-            target=lambda: failures.update(
-                grid.run_grid(CELLS, scheduler=cluster.scheduler_address, stream=io.StringIO())
-            )
-        )
-        thread.start()
+    pytest.importorskip("distributed")
+    with ThreadPoolExecutor() as pool:
+        computing = pool.submit(grid.run_grid, CELLS, workers=2, stream=io.StringIO())
+        killed = None
         while not killed:
-            time.sleep(0.02)
-            for spec in CELLS:  # in the middle of a cell: its lock is held, an epoch is done
-                cell = grid.look(spec)
-                if cell.state == grid.RUNNING and 3 <= cell.epochs < EPOCHS - 10:
-                    killed = [spec, cell.epochs, owner(lock_path(spec))]
-            assert thread.is_alive() or killed
-        os.kill(killed[2], signal.SIGKILL)
-        thread.join()
-        assert not failures and all(find(spec) for spec in CELLS)
-        with distributed.Client(cluster) as client:
-            assert killed[2] not in client.run(os.getpid).values()
+            time.sleep(0.05)
+            assert not computing.done(), "finished before a worker was killed"
+            for cell in map(grid.look, CELLS):  # in the middle of it: its lock is held, some epochs are done
+                if not killed and cell.state == grid.RUNNING and 3 <= cell.epochs < EPOCHS - 5:
+                    killed = owner(lock_path(cell.spec))
+        os.kill(killed, signal.SIGKILL)
+        assert killed != os.getpid() and computing.result() == {}
 
-        monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
-        assert grid.run_grid(CELLS, scheduler=cluster.scheduler_address, stream=io.StringIO()) == {}
+    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(max(1, threads // 2))  # as the workers
+        assert grid.run_grid(CELLS, stream=io.StringIO()) == {}
+    finally:
+        torch.set_num_threads(threads)
     assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")
 
 

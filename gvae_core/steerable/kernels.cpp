@@ -255,55 +255,41 @@ void pack_panels_back(const Layout& l, const float* mixing, float* panels) {
                 }
 }
 
+// The channels of pixel p, times keep [fields][height][width]: x -> its zero-padded copy, or back.
+inline void move_pixel(const Layout& l, const float* from, const float* keep, long p, float* to) {
+    if (!keep) {
+        std::memcpy(to, from, l.channels * sizeof(float));
+        return;
+    }
+    const long lanes = round_up(l.c.fields, LANES), area = l.c.height * l.c.width;
+    float factor[WIDTH];
+    for (long f = 0; f < lanes; f += WIDTH) {
+        for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < l.c.fields ? keep[(f + i) * area + p] : 0.f;
+        const Vec k = load<Vec>(factor);
+        for (long d = 0; d < l.c.components; ++d)
+            store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
+    }
+}
+
+// Where pixel (y, x) lies in the zero-padded copy.
+inline long padded_place(const Layout& l, long y, long x) {
+    return ((y + l.c.pad_y) * l.padded_width + x + l.c.pad_x) * l.channels;
+}
+
 // One image [height][width][channels] into its zero-padded copy, times keep
 // [fields][height][width].
 void pad_image(const Layout& l, const float* x, const float* keep, float* padded) {
-    const Convolution& c = l.c;
-    const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
     std::memset(padded, 0, l.padded_height * l.padded_width * l.channels * sizeof(float));
-    float factor[WIDTH];
-    for (long y = 0; y < c.height; ++y)
-        for (long xx = 0; xx < c.width; ++xx) {
-            const long p = y * c.width + xx;
-            const float* from = x + p * l.channels;
-            float* to = padded + ((y + c.pad_y) * l.padded_width + xx + c.pad_x) * l.channels;
-            if (!keep) {
-                std::memcpy(to, from, l.channels * sizeof(float));
-                continue;
-            }
-            for (long f = 0; f < lanes; f += WIDTH) {
-                for (long i = 0; i < WIDTH; ++i)
-                    factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
-                const Vec k = load<Vec>(factor);
-                for (long d = 0; d < c.components; ++d)
-                    store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
-            }
-        }
+    for (long y = 0, p = 0; y < l.c.height; ++y)
+        for (long column = 0; column < l.c.width; ++column, ++p)
+            move_pixel(l, x + p * l.channels, keep, p, padded + padded_place(l, y, column));
 }
 
 // The gradient of the padded copy back to the image: the reverse of pad_image.
 void crop_image(const Layout& l, const float* padded, const float* keep, float* x) {
-    const Convolution& c = l.c;
-    const long lanes = round_up(c.fields, LANES), area = c.height * c.width;
-    float factor[WIDTH];
-    for (long y = 0; y < c.height; ++y)
-        for (long xx = 0; xx < c.width; ++xx) {
-            const long p = y * c.width + xx;
-            const float* from =
-                padded + ((y + c.pad_y) * l.padded_width + xx + c.pad_x) * l.channels;
-            float* to = x + p * l.channels;
-            if (!keep) {
-                std::memcpy(to, from, l.channels * sizeof(float));
-                continue;
-            }
-            for (long f = 0; f < lanes; f += WIDTH) {
-                for (long i = 0; i < WIDTH; ++i)
-                    factor[i] = f + i < c.fields ? keep[(f + i) * area + p] : 0.f;
-                const Vec k = load<Vec>(factor);
-                for (long d = 0; d < c.components; ++d)
-                    store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
-            }
-        }
+    for (long y = 0, p = 0; y < l.c.height; ++y)
+        for (long column = 0; column < l.c.width; ++column, ++p)
+            move_pixel(l, padded + padded_place(l, y, column), keep, p, x + p * l.channels);
 }
 
 // F filters on V vectors of channels at one pixel: z[f] = sum over taps of bank[tap][f] *
