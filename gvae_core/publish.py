@@ -1,7 +1,7 @@
 """Collect what a profile has computed into outputs/PROFILE of the checkout, the folder that is committed.
 
-JSONs of the profile's runs, its tables, the figures that the README shows, and the checkpoints that a
-fresh machine needs.
+JSONs of the profile's runs, its tables, the figures and pages that the README shows, and the checkpoints
+that a fresh machine needs.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     files = {folder / "runs" / result.path.name: result.path for result in results}
     if profile == "paper":
         files |= {folder / "runs" / r.checkpoint.name: r.checkpoint for r in results if _is_shown(r, seeds[0])}
-    shown = re.findall(rf"outputs/{profile}/(\w+)\.png", (ROOT / "README.md").read_text(encoding="utf-8"))
-    for kind, pattern in (("tables", "*.md"), ("figures", "*.png")):
-        for path in sorted((outputs_directory() / kind / profile).glob(pattern)):
-            if kind == "tables" or path.stem in shown:
+    shown = re.findall(rf"outputs/{profile}/(\w+\.(?:png|html))", (ROOT / "README.md").read_text(encoding="utf-8"))
+    for kind in ("tables", "figures"):
+        for path in sorted((outputs_directory() / kind / profile).glob("*.*")):
+            if kind == "tables" or path.name in shown:
                 files[folder / path.name] = path
     for target, path in files.items():
         if path.stat().st_size > CHECKPOINT_BYTES:
