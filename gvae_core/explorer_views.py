@@ -37,7 +37,8 @@ STYLE = """
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }
 .gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
 .gvae .gvae-error { color: var(--jp-error-color0, #b00020) }
-.gvae .gvae-pad { cursor: crosshair; border-radius: 4px }
+.gvae .gvae-pad { cursor: crosshair; border-radius: 4px; outline: 1px solid var(--jp-border-color1) }
+.gvae .noUi-handle { background: var(--gvae-1) }
 .gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
   background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px; box-shadow: none !important }
 .gvae .gvae-pick.mod-active { opacity: 1; outline: 2px solid var(--gvae-1); background-color: var(--jp-layout-color2) }
@@ -228,8 +229,9 @@ class SpherePlot:
                 opacity = 0.75 if near else 0.2
                 parts.append(f'<path d="{line}" fill="none" style="stroke:{colour};opacity:{opacity}"/>' if line else "")
         for (x, y, near), digit in zip(self._project(self._upright), self._digits):
+            side, anchor = (-7, "end") if x > 0.6 * r else (7, "start")  # inside the plot
             parts.append(
-                f'<text x="{x + 7:.1f}" y="{y - 5:.1f}" style="font-size:13px;font-weight:600;'
+                f'<text x="{x + side:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}" style="font-size:13px;font-weight:600;'
                 f'fill:var(--jp-ui-font-color1);opacity:{1 if near else 0.35}">{html.escape(digit)}</text>'
             )
         return _svg("".join(parts), "codes on the latent sphere while the digits turn")

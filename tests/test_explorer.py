@@ -18,7 +18,7 @@ from conftest import TINY_SGVAE
 from jupyter_client.manager import KernelManager
 from PIL import Image
 
-from gvae_core import explorer_models, metrics, rotate, svae
+from gvae_core import explorer_models, metrics, rotate, run, svae
 from gvae_core.atomic import write_text
 from gvae_core.checkpoints import save_tensors
 from gvae_core.experiments import read_result
@@ -29,6 +29,7 @@ from gvae_core.explorer_models import models_at_hand
 from gvae_core.explorer_pad import digit_from_strokes
 from gvae_core.explorer_picker import DRAWN
 from gvae_core.explorer_views import PolarPlot, SpherePlot
+from gvae_core.profiles import autoencoder, full_size_models
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,33 @@ def test_other_bad_input_is_refused(models, digits):
         RotationExplorer(models, digits.images[:5], digits.labels[:4])
     with pytest.raises(ValueError, match="expected 'x' to be a SphericalVAE, got Linear"):
         RotationExplorer({"x": torch.nn.Linear(2, 2)}, digits.images[:1])
+
+
+SMALL = {
+    "sgvae": dict(fields=(8, 8, 16), frequency=3, grid="aligned", decoder_channels=(32, 32, 16), dropout=0.0),
+    "svae": dict(channels=(16, 16, 32), decoder_channels=(32, 32, 16), dropout=0.0),
+}
+
+
+@pytest.mark.slow
+def test_reconstructions_stand_still_with_the_steerable_encoder_only(digits, outputs):
+    """With the committed models of the papers' size where they are, else with small ones, trained here."""
+    trained = {r.spec.model: r.load_model() for r in reversed(full_size_models()) if r.spec.protocol == "upright"}
+    for kind, sizes in SMALL.items() if len(trained) < 2 else ():
+        spec = autoencoder(kind, "quick", "mnist5k", latent_dim=6, beta=0.1, epochs=3)
+        spec = dataclasses.replace(spec, train_images=1500, test_images=100, sizes=sizes)
+        trained[kind] = run(spec, progress=False).load_model()
+    explorer = RotationExplorer({kind: trained[kind] for kind in SMALL}, digits.images, digits.labels)
+    upright = rows(explorer)
+    solid = upright[0] < 255
+    spread = np.abs(upright - upright[:, :, :1])[:, solid].mean(1)
+    assert (spread > 5).all()  # they do show something
+    changes = []
+    for angle in (-135, -90, -30, 20, 45, 180):
+        explorer.slider.value = angle
+        changes.append(np.abs(rows(explorer) - upright)[:, solid].mean(1))
+    turned, steerable, plain = np.mean(changes, 0)
+    assert turned > 20 and plain > 10 and steerable < plain / 2, (turned, steerable, plain)
 
 
 # --- plots ----------------------------------------------------------------------------------------

@@ -58,7 +58,8 @@ def test_files_that_commands_name_exist():
     assert not missing
 
 
-def test_the_python_example_runs_and_holds():
+def test_the_python_example_runs_and_holds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes a file
     (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert "assert" in example
     exec(compile(example, "README.md", "exec"), {})
