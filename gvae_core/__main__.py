@@ -183,10 +183,10 @@ def _cells(args: argparse.Namespace) -> list:
 
 
 def _run(args: argparse.Namespace) -> int:
+    _end_like_ctrl_c()
     from gvae_core import grid
 
     specs = _cells(args)
-    _end_like_ctrl_c()
     print(f"{len(specs)} cells, profile {args.profile}, into {outputs_directory() / 'runs'}", flush=True)
     try:
         failures = grid.run_grid(

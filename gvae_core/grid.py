@@ -8,6 +8,7 @@ lock of a process that died.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -211,7 +212,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator:
             yield client
         return
     threads = str(max(1, torch.get_num_threads() // workers))
-    cluster = LocalCluster(
+    options = dict(
         n_workers=workers,
         threads_per_worker=1,
         env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
@@ -219,8 +220,13 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator:
         dashboard_address=None,
         silence_logs="CRITICAL",  # a worker that dies is no news here
     )
-    with cluster, Client(cluster) as client:
-        yield client
+    try:
+        with LocalCluster(**options) as cluster, Client(cluster) as client:
+            yield client
+    except KeyboardInterrupt:
+        # asyncio would print the exceptions of workers that nobody awaits any more
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
 
 
 # --- what is shown ------------------------------------------------------------------------------------
