@@ -172,7 +172,8 @@ class Result:
     """A run that was measured: at its end, or after the epochs it was stopped at (``complete`` is False).
 
     ``history`` holds one dict per epoch (see `training.fit`), ``metrics`` the numbers after the last of
-    them, ``seconds`` all of its computation, interrupted and resumed or not, ``steerable`` the path of the steerable layers (see `steerable.accelerate`; empty without any),
+    them, ``seconds`` what the epochs in it took, all sessions together, and these last numbers,
+    ``steerable`` the path of the steerable layers (see `steerable.accelerate`; empty without any),
     ``path`` the JSON file all of it was read from.
     """
 

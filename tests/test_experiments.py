@@ -218,6 +218,12 @@ def test_a_run_that_got_as_far_is_not_trained_again(outputs, monkeypatch):
     assert run(THREE, progress=False, stop_after=1) == run(THREE, progress=False, stop_after=2) == interim
 
 
+def test_a_state_beyond_the_stop_is_measured_as_it_is(outputs):
+    interim = run(THREE, progress=False, stop_after=2)
+    interim.path.unlink()
+    assert run(THREE, progress=False, stop_after=1).metrics == interim.metrics
+
+
 def test_a_stop_at_or_beyond_the_last_epoch_is_a_whole_run(outputs):
     assert run(TINY_SVAE, progress=False, stop_after=7).complete
     assert not experiments.state_path(TINY_SVAE).exists()
