@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -74,26 +75,35 @@ class DrawingPad(widgets.VBox):
         self.canvas.on_mouse_move(self._move)
         self.canvas.on_mouse_up(self._up)
         self.canvas.on_mouse_out(self._up)
+        self.canvas.on_client_ready(self._redraw)  # a page that opens later has seen none of the drawing
         self.clear.on_click(lambda _: self.wipe())
-        self._blank()
+        self._redraw()
         super().__init__([self.canvas, self.clear])
 
     def wipe(self) -> None:
         """Empty the pad."""
         self.strokes, self._pen_down = [], False
-        self._blank()
+        self._redraw()
         self._drawn(None)
 
-    def _blank(self) -> None:
-        self.canvas.fill_style = "black"
-        self.canvas.fill_rect(0, 0, SIDE, SIDE)
+    def _redraw(self) -> None:
+        # ipycanvas tells the page only once which canvas is drawn on, also where the page opens later
+        self.canvas._canvas_manager._current_canvas = None
+        self.canvas.clear()  # the black of the pad is the page's (`explorer_views.STYLE`)
         self.canvas.stroke_style = self.canvas.fill_style = "white"
         self.canvas.line_width, self.canvas.line_cap = PEN * SIDE / SIZE, "round"
+        for stroke in self.strokes:
+            self._dot(*stroke[0])
+            for start, end in itertools.pairwise(stroke):
+                self.canvas.stroke_line(*start, *end)
+
+    def _dot(self, x: float, y: float) -> None:
+        self.canvas.fill_circle(x, y, self.canvas.line_width / 2)
 
     def _down(self, x: float, y: float) -> None:
         self._pen_down = True
         self.strokes.append([(x, y)])
-        self.canvas.fill_circle(x, y, self.canvas.line_width / 2)
+        self._dot(x, y)
 
     def _move(self, x: float, y: float) -> None:
         if self._pen_down:

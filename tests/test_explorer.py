@@ -18,7 +18,7 @@ from conftest import TINY_SGVAE
 from jupyter_client.manager import KernelManager
 from PIL import Image
 
-from gvae_core import explorer_models, metrics, rotate, run, svae
+from gvae_core import explorer_models, metrics, report, rotate, run, svae
 from gvae_core.atomic import write_text
 from gvae_core.checkpoints import save_tensors
 from gvae_core.experiments import read_result
@@ -567,3 +567,14 @@ def test_saved_page_without_a_sphere_and_too_large_a_page(models, digits, tmp_pa
     with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer digits"):
         explorer.save_html(tmp_path / "large.html")
     assert not (tmp_path / "large.html").exists()
+
+
+def test_index_page_of_the_batch_links_the_saved_page(tmp_path):
+    folder, notebooks = tmp_path / "executed" / "quick", tmp_path / "notebooks"
+    for path in (folder, notebooks, tmp_path / "figures" / "quick"):
+        path.mkdir(parents=True)
+    assert "explorer" not in report._write_index(folder, [], notebooks, "quick", tmp_path).read_text()
+    (tmp_path / "figures" / "quick" / "explorer.html").write_text("")
+    index = report._write_index(folder, [], notebooks, "quick", tmp_path)
+    (link,) = re.findall(r'<a href="([^"]*explorer.html)">', index.read_text())
+    assert (folder / link).resolve() == tmp_path / "figures" / "quick" / "explorer.html"
