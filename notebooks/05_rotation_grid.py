@@ -30,8 +30,7 @@ import torch
 
 from gvae_core import figures, metrics, profiles, rotate, run
 from gvae_core.experiments import ANGLE_SEED, load_splits
-from gvae_core.explorer import RotationExplorer
-from gvae_core.explorer_models import models_at_hand
+from gvae_core.explorer import RotationExplorer, models_at_hand
 from gvae_core.outputs import outputs_directory
 from gvae_core.rotation import random_angles
 

@@ -18,17 +18,16 @@ from conftest import TINY_SGVAE
 from jupyter_client.manager import KernelManager
 from PIL import Image
 
-from gvae_core import explorer_models, metrics, report, rotate, run, svae
+from gvae_core import metrics, report, rotate, run, svae
 from gvae_core.atomic import write_text
 from gvae_core.checkpoints import save_tensors
 from gvae_core.experiments import read_result
-from gvae_core.explorer import RotationExplorer
-from gvae_core.explorer_frames import ANGLES, Turn, picture, yardstick
-from gvae_core.explorer_latest import Latest
-from gvae_core.explorer_models import models_at_hand
-from gvae_core.explorer_pad import digit_from_strokes
-from gvae_core.explorer_picker import DRAWN
-from gvae_core.explorer_views import PolarPlot, SpherePlot
+from gvae_core.explorer.frames import ANGLES, Turn, picture, yardstick
+from gvae_core.explorer.latest import Latest
+from gvae_core.explorer import RotationExplorer, at_hand, models_at_hand
+from gvae_core.explorer.pad import digit_from_strokes
+from gvae_core.explorer.picker import DRAWN
+from gvae_core.explorer.views import PolarPlot, SpherePlot
 from gvae_core.profiles import autoencoder, full_size_models
 
 
@@ -513,19 +512,19 @@ def test_models_at_hand_are_the_profiles_and_the_committed_ones(outputs, monkeyp
             save_tensors(folder / f"{spec.key}.safetensors", spec.build().state_dict(), {"spec": spec.to_dict()})
         return read_result(folder / f"{spec.key}.json")
 
-    own = explorer_models.best_models("smoke", "mnist5k")
-    monkeypatch.setattr(explorer_models, "full_size_models", list)
+    own = at_hand.best_models("smoke", "mnist5k")
+    monkeypatch.setattr(at_hand, "full_size_models", list)
     with pytest.raises(ValueError, match="found none"):
         models_at_hand("smoke", "mnist5k")
     finish(own["sgvae"], outputs / "runs")
     finish(own["svae"], outputs / "runs")
-    finish(explorer_models.sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
+    finish(at_hand.sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
     models = models_at_hand("smoke", "mnist5k")
     svae_name = "S-VAE · d = 10, β = 0.1 · 1 epoch of 200 digits"
     assert list(models) == ["S-GVAE · d = 6, β = 0.1 · 1 epoch of 200 digits", svae_name] and not models._loaded
     interim = dataclasses.replace(TINY_SGVAE, epochs=9)
     monkeypatch.setattr(
-        explorer_models, "full_size_models", lambda: [finish(interim, outputs / "x"), finish(TINY_SGVAE, outputs / "x")]
+        at_hand, "full_size_models", lambda: [finish(interim, outputs / "x"), finish(TINY_SGVAE, outputs / "x")]
     )
     models = models_at_hand("smoke", "mnist5k")
     name = "S-GVAE · d = 3, β = 1 · 2 epochs of 96 digits"  # complete, so it leads
@@ -563,7 +562,7 @@ def test_saved_page_without_a_sphere_and_too_large_a_page(models, digits, tmp_pa
     explorer = RotationExplorer(models["S-VAE"], digits.images[:2])
     page = explorer.save_html(tmp_path / "explorer.html")
     assert "<section hidden>" in page.read_text() and "sphere" not in frames_of(page.read_text())[0]
-    monkeypatch.setattr("gvae_core.explorer_page.LIMIT", 10_000)
+    monkeypatch.setattr("gvae_core.explorer.page.LIMIT", 10_000)
     with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer digits"):
         explorer.save_html(tmp_path / "large.html")
     assert not (tmp_path / "large.html").exists()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .explorer_frames import ANGLES, ROW, Frame, Turn
+from .frames import ANGLES, ROW, Frame, Turn
 
 PLOT = 236  # side of a plot in screen pixels
 HEADING = "Drag the slider to turn the digits. Do the reconstructions stay upright?"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .experiments import Result, find, load_model
-from .models import SphericalVAE
-from .outputs import outputs_directory
-from .profiles import GRIDS, best_models, full_size_models, sphere_and_plane
+from ..experiments import Result, find, load_model
+from ..models import SphericalVAE
+from ..outputs import outputs_directory
+from ..profiles import GRIDS, best_models, full_size_models, sphere_and_plane
 
 KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction
 

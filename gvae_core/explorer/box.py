@@ -10,13 +10,13 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor, nn
 
-from . import explorer_views as views
-from .explorer_frames import STRIP, Frame, Turn, yardstick
-from .explorer_latest import Latest
-from .explorer_pad import SIZE, DrawingPad
-from .explorer_page import save_page
-from .explorer_picker import DigitPicker
-from .models import SphericalVAE
+from . import views
+from .frames import STRIP, Frame, Turn, yardstick
+from .latest import Latest
+from .pad import SIZE, DrawingPad
+from .page import save_page
+from .picker import DigitPicker
+from ..models import SphericalVAE
 
 ROWS = 2  # models shown at once
 _TURN = dict(min=-180, max=180, value=0)
@@ -47,7 +47,7 @@ class RotationExplorer(widgets.VBox):
     ----------
     models : a `SphericalVAE`, or name -> `SphericalVAE`; the first two are shown, all can be picked.
         A name's part before the first " · " is its title. A value is read only when it is shown, so a
-        mapping may load late (`explorer_models.models_at_hand`)
+        mapping may load late (`models_at_hand`)
     images : [N, 1, H, H] in [0, 1], upright
     labels : [N] classes; digits are then picked by class, otherwise one by one
 
@@ -179,7 +179,7 @@ class RotationExplorer(widgets.VBox):
     def save_html(self, path: str | Path) -> Path:
         """Write what is shown as one HTML file whose slider and play button work without a kernel.
 
-        Raises ValueError if it would be larger than `explorer_page.LIMIT`.
+        Raises ValueError if it would be larger than `page.LIMIT`.
         """
         return save_page(path, self.turn, self._yardsticks)
 

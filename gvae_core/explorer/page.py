@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import explorer_views as views
-from .atomic import write_text
-from .explorer_frames import ANGLES, STEP, Turn
+from . import views
+from ..atomic import write_text
+from .frames import ANGLES, STEP, Turn
 
 LIMIT = 3_000_000  # bytes of the file
 QUALITY = 80  # of WebP, whose artefacts at this size nobody sees

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .metrics import angle_between, latent_codes, squared_error, typical_angle
-from .rotation import rotate
+from ..metrics import angle_between, latent_codes, squared_error, typical_angle
+from ..rotation import rotate
 
 STEP = 5  # degrees between the points of the plots and between the saved page's frames
 ANGLES = tuple(range(-180, 181, STEP))
