@@ -22,9 +22,9 @@ from gvae_core import metrics, report, rotate, run, svae
 from gvae_core.atomic import write_text
 from gvae_core.checkpoints import save_tensors
 from gvae_core.experiments import read_result
+from gvae_core.explorer import RotationExplorer, at_hand, models_at_hand
 from gvae_core.explorer.frames import ANGLES, Turn, picture, yardstick
 from gvae_core.explorer.latest import Latest
-from gvae_core.explorer import RotationExplorer, at_hand, models_at_hand
 from gvae_core.explorer.pad import digit_from_strokes
 from gvae_core.explorer.picker import DRAWN
 from gvae_core.explorer.views import PolarPlot, SpherePlot
