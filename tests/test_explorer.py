@@ -240,7 +240,10 @@ def test_plots_are_drawn_once_and_only_their_markers_move(explorer):
     explorer.measure_turn()
     polar, sphere = explorer.polar.background.value, explorer.sphere.background.value
     markers = explorer.polar.marker.value, explorer.sphere.marker.value
+    plots = explorer._plots
     explorer.slider.value = 77
+    explorer.measure_turn()
+    assert explorer._plots is plots
     assert (explorer.polar.background.value, explorer.sphere.background.value) == (polar, sphere)
     assert all(new != old for new, old in zip((explorer.polar.marker.value, explorer.sphere.marker.value), markers))
     explorer.digits.select(["1"])

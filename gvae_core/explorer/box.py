@@ -163,7 +163,9 @@ class RotationExplorer(widgets.VBox):
             panel.clear(views.note("measuring the full turn …"))
 
     def measure_turn(self) -> None:
-        """Draw the plots; in a notebook this happens by itself, when there is nothing else to do."""
+        """Draw the plots, once; in a notebook this happens by itself, when there is nothing else to do."""
+        if self._plots:
+            return
         self._plots = [(self.polar, views.PolarPlot(self.turn, self._yardsticks))]
         if sphere := views.SpherePlot.of(self.turn):
             self._plots.append((self.sphere, sphere))
