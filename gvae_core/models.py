@@ -284,11 +284,13 @@ class GaussianVAE(_ImageVAE):
         return Independent(Normal(self.location(features), scale, validate_args=False), 1, validate_args=False)
 
 
-# The two grids of the S-GVAE's encoder: `paper` is the papers' kernel 4 on 32 x 32; `aligned` has
-# odd kernels on an odd grid and padding that keeps every layer centred: 29 -> 15 -> 15 -> 8.
+# The grids of the S-GVAE's encoder: `paper` is the papers' kernel 4 on 32 x 32; `aligned` has odd kernels on
+# an odd grid and padding that keeps every layer centred, 33 -> 17 -> 17 -> 9; `compact` the same with a
+# fifth less work, 29 -> 15 -> 15 -> 8, and less room around the digit.
 GRIDS = {
     "paper": dict(grid_size=32, kernel_size=4, padding=0, pool=2),
-    "aligned": dict(grid_size=29, kernel_size=5, padding=2, pool=3),
+    "aligned": dict(grid_size=33, kernel_size=5, padding=2, pool=3),
+    "compact": dict(grid_size=29, kernel_size=5, padding=2, pool=3),
 }
 
 

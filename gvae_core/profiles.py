@@ -33,7 +33,7 @@ _SVAE_SIZES = {
 }
 # Beyond the papers: an odd kernel on an odd grid, within the papers' parameter counts (38k, 0.9 M).
 _ALIGNED_GCNN = dict(fields=(10, 16, 16), frequency=4, kernel_size=5, grid_size=29, invariants=32, dropout=0.0)
-_ALIGNED_SGVAE = dict(fields=(32, 64, 96), frequency=4, grid="aligned", dropout=0.0)
+_ALIGNED_SGVAE = dict(fields=(32, 64, 96), frequency=4, grid="compact", dropout=0.0)
 _ALIGNED_EPOCHS = {"gcnn": 8, "vae": 12}
 # Epochs of the classifiers, the models of Figure 1, those of notebook 03, the cells of Table 2.
 _EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 3), "paper": (50, 100, 50, 50)}

@@ -86,7 +86,7 @@ grids = {
     "32, kernel 4, padding 1": dict(grid_size=32, kernel_size=4, padding=1),
     "28, kernel 3, padding 1": dict(grid_size=28, kernel_size=3, padding=1),
     "29, kernel 3, padding 1": dict(grid_size=29, kernel_size=3, padding=1),
-    "29, kernel 5, padding 2": dict(grid_size=29, kernel_size=5, padding=2),
+    "33, kernel 5, padding 2": dict(grid_size=33, kernel_size=5, padding=2),
 }
 encoders = {name: models.SteerableEncoder(**common, **grid).eval() for name, grid in grids.items()}
 layers = ["input", "mask", "block 1", "block 2", "block 3", "1×1", "output"]
