@@ -6,13 +6,14 @@ that a fresh machine needs.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from .atomic import write_atomically
-from .experiments import AUTOENCODERS, Result, find
+from .experiments import AUTOENCODERS, Result, find, read_result
 from .outputs import ROOT, outputs_directory
 from .profiles import GRIDS, sphere_and_plane
 
@@ -22,6 +23,7 @@ CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path]:
     """Copy results at hand into ``outputs/PROFILE`` of the source checkout; returns the files written.
 
+    Committed runs that the profile no longer has are removed.
     An interim result is copied too, and says so. Checkpoints, of the first seed's autoencoders and judge,
     for the paper profile only: the others are quickly trained.
 
@@ -50,6 +52,11 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     written = [target for target, path in files.items() if path != target]
     for target in written:
         write_atomically(target, lambda temporary: shutil.copyfile(files[target], temporary))
+    known = [dataclasses.replace(spec, seed=0) for spec in specs]
+    for old in map(read_result, (folder / "runs").glob("*.json")):
+        if dataclasses.replace(old.spec, seed=0) not in known:
+            old.path.unlink()
+            old.checkpoint.unlink(missing_ok=True)
     return written
 
 
