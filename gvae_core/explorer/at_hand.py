@@ -35,8 +35,8 @@ class TrainedModels(Mapping[str, SphericalVAE]):
 def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
     """Every spherical autoencoder with a checkpoint: those of the papers' size first, then the profile's own.
 
-    An S-GVAE and an S-VAE come before all others, the first of each; trained upright and to the end if
-    there is such a one.
+    An S-GVAE and an S-VAE come before all others, the best of each: trained upright before rotated, then
+    of the papers' size, then to the end.
 
     Raises
     ------
@@ -44,11 +44,12 @@ def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
     """
     specs = [*best_models(profile, source, seed).values(), *sphere_and_plane(profile, source, seed).values()]
     specs += [spec for grid in GRIDS.values() for spec in grid(profile, source, seed)]
-    results = [*full_size_models(), *filter(None, map(find, specs))]
+    full_size = full_size_models()
+    results = [*full_size, *filter(None, map(find, specs))]
     found = {r.spec.key: r for r in results if r.spec.model in KINDS and r.checkpoint.is_file()}
     if not found:
         raise ValueError(f"expected a trained S-GVAE or S-VAE of profile {profile} in {outputs_directory()}, found none")
-    best = sorted(found.values(), key=lambda r: (r.spec.protocol != "upright", not r.complete))
+    best = sorted(found.values(), key=lambda r: (r.spec.protocol != "upright", r not in full_size, not r.complete))
     first = [next((r for r in best if r.spec.model == kind), None) for kind in KINDS]
     ordered = [r for r in first if r] + [r for r in found.values() if r not in first]
     named: dict[str, Path] = {}
