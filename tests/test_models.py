@@ -139,7 +139,7 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch):
         (lambda: svae(4).decode(torch.zeros(2, 5)), r"codes \[N, 4\], got \[2, 5\]"),
         (lambda: small_sgvae(grid="papper"), "'papper'"),
         (lambda: small_sgvae(latent_dim=1), "at least 2 .* got 1"),
-        (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), "one stride per block"),
+        (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), "one stride and one padding per block"),
         (lambda: SteerableEncoder((2,), 0, strides=(1,), grid_size=28, invariants=2), "at least 1, got 0"),
     ],
 )

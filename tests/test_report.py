@@ -261,6 +261,8 @@ time.sleep(60)"""
     process = subprocess.Popen(
         command("--notebooks", notebooks, "--outputs", tmp_path), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
+        # under nohup, or behind a shell's &, the tests ignore SIGINT, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not (tmp_path / "pid").exists():
         assert process.poll() is None
