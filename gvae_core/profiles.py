@@ -115,16 +115,6 @@ def best_models(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     }
 
 
-def retrain(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
-    """The models of Figure 1, which the papers train for twice the epochs of Table 2."""
-    return list(best_models(profile, source, seed).values())
-
-
-def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
-    """The models of Figure 1 and the classifier that judges their reconstructions."""
-    return [*retrain(profile, source, seed), table1(profile, source, seed)[0]]
-
-
 def sphere_and_plane(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """An S-GVAE on the sphere in 3-space and a Gaussian VAE on the plane, with the same encoder."""
     return {
@@ -136,22 +126,15 @@ def sphere_and_plane(profile: str, source: str, seed: int = 0) -> dict[str, RunS
 
 
 def short(source: str, seed: int = 0) -> list[RunSpec]:
-    """The papers' size with a short schedule of ours: the S-GVAE on the aligned grid and the S-VAE, both d = 10."""
+    """The papers' size with a short schedule of ours: the S-GVAE on the compact grid and the S-VAE, both d = 10."""
     epochs = _ALIGNED_EPOCHS["vae"]
     return [
-        RunSpec(
-            model=model,
-            latent_dim=10,
-            beta=0.1,
-            epochs=epochs,
-            learning_rate=0.005,
+        dataclasses.replace(
+            autoencoder(model, "paper", source, seed, latent_dim=10, beta=0.1, epochs=epochs),
             decay=_short_decay(epochs),
-            weight_decay=1e-5,
-            seed=seed,
             sizes=sizes,
-            **_data("paper", source),
         )
-        for model, sizes in (("sgvae", _ALIGNED_SGVAE), ("svae", {}))
+        for model, sizes in (("sgvae", _ALIGNED_SGVAE), ("svae", _SVAE_SIZES["paper"]))
     ]
 
 
