@@ -55,6 +55,15 @@ def _check_images(images: Tensor) -> None:
         )
 
 
+def _disc(field_type: enn.FieldType, size: int) -> enn.MaskModule:
+    """1 up to 1.5 pixels from the border of [size, size] feature maps, where e^-4 is left."""
+    border = (size - 1) / 2
+    radius = max(border - 1.5, 0.0)
+    return enn.MaskModule(
+        field_type, size, margin=100 * (1 - radius / border), sigma=((border**2 - radius**2) / 4) ** 0.5
+    )
+
+
 class SteerableEncoder(nn.Module):
     """SO(2)-steerable G-CNN whose output ignores rotations of its input.
 
@@ -65,17 +74,23 @@ class SteerableEncoder(nn.Module):
     positions is taken: a flattened map of invariants would not be invariant, because positions turn.
 
     SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding -
-    kernel_size) is divisible by the stride in every layer, other angles are approximate.
+    kernel_size) is divisible by the stride in every layer. Other angles are approximate, for two reasons.
+    Zero padding shows the network a square frame that does not turn, and training learns to use it; a disc
+    around the features hides it. And what strides and small kernels alias turns with the pixels, not with the
+    image; a large first kernel and a blur before subsampling (R. Zhang, *Making convolutional networks
+    shift-invariant again*, ICML 2019) keep that small.
 
     Parameters
     ----------
     fields : channels of each block, counted in fields
     frequency : highest irrep of a field
-    kernel_size, padding, strides : of the convolutions; one stride per block, one padding or one per block
+    kernel_size, padding, strides : of the convolutions; one stride per block, the others one for all or one per block
+    blur_strides : stride of a Gaussian blur of 1 pixel behind each block's ELU, 1 for no blur; none by default
     grid_size : the input is padded to grid_size x grid_size
     invariants : size of the output
     dropout : probability to drop a field
     mask : multiply the input by a smooth disc, so that the corners, which turn out of the image, never count
+    mask_features : multiply every block's output by such a disc
     pool : window of an average pooling of stride 1 after the last block; 1 for none
 
     Shapes
@@ -88,20 +103,26 @@ class SteerableEncoder(nn.Module):
         fields: Sequence[int],
         frequency: int,
         *,
-        kernel_size: int = 4,
+        kernel_size: int | Sequence[int] = 4,
         padding: int | Sequence[int] = 0,
         strides: Sequence[int],
+        blur_strides: Sequence[int] | None = None,
         grid_size: int,
         invariants: int,
         dropout: float = 0.1,
         mask: bool = False,
+        mask_features: bool = False,
         pool: int = 1,
     ):
         super().__init__()
-        paddings = [padding] * len(fields) if isinstance(padding, int) else padding
-        if not len(fields) == len(strides) == len(paddings):
+        per_block = [
+            [value] * len(fields) if isinstance(value, int) else value
+            for value in (fields, kernel_size, padding, strides, 1 if blur_strides is None else blur_strides)
+        ]
+        if {len(values) for values in per_block} != {len(fields)}:
             raise ValueError(
-                f"expected one stride and one padding per block, got {len(fields)} blocks, {strides=}, {padding=}"
+                f"expected as many strides, kernel sizes, paddings and blurs as blocks, {len(fields)}; got "
+                f"{strides=}, {kernel_size=}, {padding=}, {blur_strides=}"
             )
         if frequency < 1:
             raise ValueError(f"expected a frequency of at least 1, got {frequency}")
@@ -110,14 +131,23 @@ class SteerableEncoder(nn.Module):
         irreps = gspace.fibergroup.bl_irreps(frequency)
         field_type = enn.FieldType(gspace, [gspace.trivial_repr])
         blocks = [enn.SequentialModule(enn.MaskModule(field_type, grid_size, margin=1))] if mask else []
-        for count, stride, padding in zip(fields, strides, paddings):
+        positions = grid_size
+        for count, size, padding, stride, blur_stride in zip(*per_block):
             # 4 samples per frequency: the ELU widens the spectrum, and coarser sampling would alias it.
             elu = enn.FourierELU(gspace, count, irreps=irreps, N=4 * frequency, inplace=True)
+            positions = (positions + 2 * padding - size) // stride + 1
+            after = []
+            if blur_stride > 1:
+                after.append(enn.PointwiseAvgPoolAntialiased2D(elu.out_type, sigma=1.0, stride=blur_stride))
+                positions = (positions - 1) // blur_stride + 1
+            if mask_features:
+                after.append(_disc(elu.out_type, positions))
             blocks.append(
                 enn.SequentialModule(
-                    enn.R2Conv(field_type, elu.in_type, kernel_size, stride=stride, padding=padding),
+                    enn.R2Conv(field_type, elu.in_type, size, stride=stride, padding=padding),
                     enn.IIDBatchNorm2d(elu.in_type),
                     elu,
+                    *after,
                     enn.FieldDropout(elu.out_type, dropout),
                 )
             )
@@ -285,12 +315,19 @@ class GaussianVAE(_ImageVAE):
 
 
 # The grids of the S-GVAE's encoder: `paper` is the papers' kernel 4 on 32 x 32; `aligned` has odd kernels on
-# an odd grid and padding that keeps every layer centred, 33 -> 17 -> 17 -> 9; `compact` the same with a
-# fifth less work, 29 -> 15 -> 15 -> 8, and less room around the digit.
+# an odd grid and padding that keeps every layer centred, 33 -> 17 -> 17 -> 9: quarter turns are exact;
+# `isotropic`, 33 -> 17 -> 17 -> 9 -> 9, is close at the angles between as well.
 GRIDS = {
-    "paper": dict(grid_size=32, kernel_size=4, padding=0, pool=2),
-    "aligned": dict(grid_size=33, kernel_size=5, padding=2, pool=3),
-    "compact": dict(grid_size=29, kernel_size=5, padding=2, pool=3),
+    "paper": dict(grid_size=32, kernel_size=4, strides=(2, 1, 2), pool=2),
+    "aligned": dict(grid_size=33, kernel_size=5, padding=2, strides=(2, 1, 2), pool=3),
+    "isotropic": dict(
+        grid_size=33,
+        kernel_size=(9, 5, 5),
+        padding=(4, 2, 2),
+        strides=(2, 1, 1),
+        blur_strides=(1, 2, 1),
+        mask_features=True,
+    ),
 }
 
 
@@ -313,7 +350,7 @@ def sgvae(
     if grid not in GRIDS:
         raise ValueError(f"expected a grid among {sorted(GRIDS)}, got {grid!r}")
     encoder = SteerableEncoder(
-        fields, frequency, strides=(2, 1, 2), invariants=invariants, dropout=0.1, mask=True, **GRIDS[grid]
+        fields, frequency, invariants=invariants, dropout=0.1, mask=True, **GRIDS[grid]
     )
     head = nn.Sequential(
         nn.Linear(invariants, invariants),

@@ -6,6 +6,7 @@ from torch.distributions import kl_divergence
 
 from gvae_core import metrics, models
 from gvae_core.models import GRIDS, CNNClassifier, GCNNClassifier, SteerableEncoder, parameter_count, sgvae, svae
+from gvae_core.rotation import rotate
 
 SMALL = dict(fields=(2, 2, 4), frequency=3)
 
@@ -90,6 +91,18 @@ def test_an_off_centre_grid_breaks_quarter_turns_and_shows_it(digits):
     assert max(errors[:3]) <= 1e-5 and errors[3] > 0.1
 
 
+def test_the_isotropic_grid_helps_between_quarter_turns(digits):
+    def error(grid):
+        torch.manual_seed(0)
+        encoder = small_sgvae(grid=grid).encoder
+        encoder(digits.images[:200])  # batch statistics, without which the features say nothing
+        encoder.eval()
+        upright, turned = encoder(digits.images[:100]), encoder(rotate(digits.images[:100], 45))
+        return ((turned - upright).norm() / (upright - upright.mean(0)).norm()).item()
+
+    assert error("isotropic") < 0.5 * error("aligned")
+
+
 def test_a_plain_cnn_fails_where_the_gcnn_passes(digits):
     images = digits.images[:16]
     plain = metrics.equivariance_error(CNNClassifier().eval(), images, 90)
@@ -120,11 +133,12 @@ def test_concentration_positive_and_everything_finite(digits, build, images):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
-def test_fast_layers_give_escnns_numbers(digits, monkeypatch):
+@pytest.mark.parametrize("grid", GRIDS)
+def test_fast_layers_give_escnns_numbers(digits, monkeypatch, grid):
     torch.manual_seed(3)
-    fast = small_sgvae().encoder.eval()
+    fast = small_sgvae(grid=grid).encoder.eval()
     monkeypatch.setenv("GVAE_STEERABLE", "escnn")
-    stock = small_sgvae().encoder
+    stock = small_sgvae(grid=grid).encoder
     stock.load_state_dict(fast.train().state_dict())
     fast, stock = fast.eval()(digits.images[:8]), stock.eval()(digits.images[:8])
     assert ((fast - stock).norm() / stock.norm()).item() <= 1e-5
@@ -139,7 +153,7 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch):
         (lambda: svae(4).decode(torch.zeros(2, 5)), r"codes \[N, 4\], got \[2, 5\]"),
         (lambda: small_sgvae(grid="papper"), "'papper'"),
         (lambda: small_sgvae(latent_dim=1), "at least 2 .* got 1"),
-        (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), "one stride and one padding per block"),
+        (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), r"as blocks, 2; got strides=\(1,\)"),
         (lambda: SteerableEncoder((2,), 0, strides=(1,), grid_size=28, invariants=2), "at least 1, got 0"),
     ],
 )

@@ -207,6 +207,37 @@ def test_other_orders_of_layers(path):
     assert_same(fast, stock, torch.randn(3, fields.size, 9, 8))
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sigma, stride, padding", [(1.0, 2, None), (0.66, 1, None), (0.8, (1, 3), (0, 2))])
+def test_antialiased_pooling(path, sigma, stride, padding):
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    act = enn.FourierELU(gspace, 5, gspace.fibergroup.bl_irreps(2), N=8)
+    fields = act.in_type
+    pool = [enn.PointwiseAvgPoolAntialiased2D(fields, sigma, stride, padding) for _ in range(4)]
+    layers = enn.SequentialModule(
+        pool[0], enn.R2Conv(fields, fields, 3, padding=1), pool[1], enn.FieldDropout(fields, 0.3),
+        pool[2], act, enn.FieldDropout(fields, 0.3), enn.R2Conv(fields, fields, 1), pool[3],
+    )  # fmt: skip
+    fast, stock = pair(layers, path)
+    assert {row.path for row in report(fast)} == {path}
+    assert_same(fast, stock, torch.randn(3, fields.size, 25, 21))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_masks(path):
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    act = enn.FourierELU(gspace, 5, gspace.fibergroup.bl_irreps(2), N=8)
+    fields = act.in_type
+    mask = [enn.MaskModule(fields, 9, margin, sigma) for margin, sigma in ((0, 2), (25, 1), (50, 0.5))]
+    layers = enn.SequentialModule(
+        mask[0], enn.R2Conv(fields, fields, 3, padding=1), mask[1], act, mask[2], enn.FieldDropout(fields, 0.3),
+        enn.R2Conv(fields, fields, 1), enn.IIDBatchNorm2d(fields), mask[0],
+    )  # fmt: skip
+    fast, stock = pair(layers, path)
+    assert {row.path for row in report(fast)} == {path}
+    assert_same(fast, stock, torch.randn(3, fields.size, 9, 9))
+
+
 def test_out_irreps():
     gspace = gspaces.rot2dOnR2(maximum_frequency=3)
     irreps = gspace.fibergroup.bl_irreps

@@ -301,13 +301,55 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
         return Features(packed, self.out_type, packed=True)
 
 
+class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D):
+    """`escnn.nn.PointwiseAvgPoolAntialiased2D`: a Gaussian is separable, so rows and columns are two matrix products."""
+
+    def forward(self, input: GeometricTensor) -> GeometricTensor:
+        assert input.type == self.in_type
+        x = as_features(input)
+        if self.steerable_path == "escnn":
+            return super().forward(input)
+        if x.affine is not None or x.keep is not None:
+            x = Features(x.tensor, x.type)
+        n, height, width = x.grid
+        rows, columns = self._blur(height, 0), self._blur(width, 1)
+        if not x.packed:
+            return Features(rows @ (x.raw @ columns.T), self.out_type)
+        blurred = columns @ x.raw.reshape(n * height, width, -1)
+        blurred = rows @ blurred.reshape(n, height, -1)
+        return Features(
+            blurred.reshape(n, len(rows), len(columns), *x.raw.shape[3:]), self.out_type, packed=True
+        )
+
+    def _blur(self, size: int, axis: int) -> Tensor:
+        """The blur along one axis as a matrix [output positions, size]; outside of the map is zero."""
+        profile = self.filter[0, 0].sum(1 - axis)
+        padded = F.pad(torch.eye(size, dtype=profile.dtype, device=profile.device), [self.padding[axis]] * 2)
+        windows = padded.unfold(1, len(profile), self.stride[axis])  # [size, output positions, taps]
+        return (windows @ profile).T
+
+
+class FastMaskModule(_Fast, enn.MaskModule):
+    """`escnn.nn.MaskModule`; packed features are masked as they are."""
+
+    def forward(self, input: GeometricTensor) -> GeometricTensor:
+        assert input.type == self.in_type
+        x = as_features(input)
+        if self.steerable_path == "escnn" or not x.packed or x.affine is not None or x.keep is not None:
+            return super().forward(input)
+        assert x.raw.shape[1:3] == self.mask.shape[2:]
+        return Features(x.raw * self.mask[0, 0, :, :, None, None], self.out_type, packed=True)
+
+
 FAST: dict[type, type] = {
     enn.R2Conv: FastR2Conv,
     enn.IIDBatchNorm2d: FastIIDBatchNorm2d,
     enn.FourierPointwise: FastFourierPointwise,
     enn.FourierELU: FastFourierELU,
     enn.FieldDropout: FastFieldDropout,
+    enn.MaskModule: FastMaskModule,
     enn.PointwiseAvgPool2D: FastPointwiseAvgPool2D,
+    enn.PointwiseAvgPoolAntialiased2D: FastPointwiseAvgPoolAntialiased2D,
 }
 
 
