@@ -28,7 +28,10 @@ def label(result: Result) -> str:
     spec = result.spec
     words = [NAMES[spec.model]]
     if "kernel_size" in spec.sizes:
-        words.append(f"kernel {spec.sizes['kernel_size']} on {spec.sizes['grid_size']} × {spec.sizes['grid_size']}")
+        sizes = spec.sizes["kernel_size"]
+        kernel = f"kernel {sizes}" if isinstance(sizes, int) else "kernels " + ", ".join(map(str, sizes))
+        discs = " with discs" if spec.sizes.get("mask") else ""
+        words.append(f"{kernel} on {spec.sizes['grid_size']} × {spec.sizes['grid_size']}{discs}")
     return ", ".join(words + (["plain cross-entropy"] if spec.paper_loss is False else []))
 
 

@@ -405,7 +405,8 @@ class GCNNClassifier(nn.Module):
     """The G-CNN of Table 1 (38,454 parameters): images [N, 1, 28, 28] -> logits [N, 10].
 
     The three steerable blocks have the table's 37,904 parameters with kernel size 4; 12 invariant
-    features are what fits beside them into 38 k.
+    features are what fits beside them into 38 k. The other arguments are those of `SteerableEncoder`,
+    ``mask`` for the input and the features alike.
     """
 
     def __init__(
@@ -413,8 +414,12 @@ class GCNNClassifier(nn.Module):
         fields: Sequence[int] = (16, 16, 32),
         frequency: int = 5,
         *,
-        kernel_size: int = 4,
+        kernel_size: int | Sequence[int] = 4,
+        padding: int | Sequence[int] = 0,
+        strides: Sequence[int] = (1, 1, 2),
+        blur_strides: Sequence[int] | None = None,
         grid_size: int = 28,
+        mask: bool = False,
         invariants: int = 12,
         dropout: float = 0.1,
     ):
@@ -423,8 +428,12 @@ class GCNNClassifier(nn.Module):
             fields,
             frequency,
             kernel_size=kernel_size,
-            strides=(1, 1, 2),
+            padding=padding,
+            strides=strides,
+            blur_strides=blur_strides,
             grid_size=grid_size,
+            mask=mask,
+            mask_features=mask,
             invariants=invariants,
             dropout=dropout,
         )
