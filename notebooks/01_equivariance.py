@@ -144,4 +144,5 @@ for name, errors in by_angle_trained.items():
 # - On a centred grid the error under quarter turns is rounding, in every layer, before and after training.
 # - The papers' grid is only as good as its padding; they do not mention the point.
 # - Between quarter turns the G-CNN is approximately invariant, several times better than the CNN but not
-#   exact; larger kernels and a coarser stride late help. Notebook 02 shows what this costs in accuracy.
+#   exact; larger kernels and a coarser stride late help, and so does hiding the square frame of the zero padding,
+#   which training learns to use, behind a disc (`isotropic` in `models.GRIDS`). Notebook 02 shows what this costs in accuracy.

@@ -69,7 +69,7 @@ figures.save(figure, "accuracy_by_angle", **stamp);
 # ## At the papers' size
 #
 # What `gvae run table1` has computed so far: 30,000 digits, the report's architecture and schedule, several seeds (mean
-# ± standard deviation), and the G-CNN on an aligned grid beside it. Nothing is trained here. "12 of 50" under
+# ± standard deviation), and G-CNNs of ours on other grids beside it. Nothing is trained here. "12 of 50" under
 # epochs is a run that was stopped there and goes on when the command is run again.
 
 # %%
