@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from . import papers
+from . import models, papers
 from .data import load_mnist
 from .experiments import AUTOENCODERS, Result, RunSpec, find
 from .outputs import PROFILES
@@ -34,17 +34,8 @@ _SVAE_SIZES = {
 # Beyond the papers, within their parameter counts (38k, 0.9 M): odd kernels on an odd grid, then also discs
 # and a blur (models.GRIDS).
 _ALIGNED_GCNN = dict(fields=(10, 16, 16), frequency=4, kernel_size=5, grid_size=29, invariants=32, dropout=0.0)
-_ISOTROPIC_GCNN = dict(
-    fields=(8, 14, 22),
-    frequency=4,
-    grid_size=33,
-    kernel_size=(9, 5, 5),
-    padding=(4, 2, 2),
-    strides=(2, 1, 1),
-    blur_strides=(1, 2, 1),
-    mask=True,
-    invariants=32,
-    dropout=0.0,
+_ISOTROPIC_GCNN = {name: size for name, size in models.GRIDS["isotropic"].items() if name != "mask_features"} | dict(
+    fields=(8, 14, 22), frequency=4, mask=True, invariants=32, dropout=0.0  # the classifier's mask masks features, too
 )
 _ISOTROPIC_SGVAE = dict(fields=(32, 64, 176), frequency=2, grid="isotropic", dropout=0.0)
 _SHORT_EPOCHS = 8
