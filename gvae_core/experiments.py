@@ -29,7 +29,7 @@ from . import metrics, models, training
 from .atomic import write_text
 from .checkpoints import load_tensors, save_tensors
 from .data import Digits, Splits, load_mnist, split
-from .outputs import ROOT, outputs_directory
+from .outputs import COMMITTED, outputs_directory
 from .rotation import random_angles, rotate
 from .steerable import path_in_use
 
@@ -42,7 +42,6 @@ AUTOENCODERS = {
 BUILDERS = CLASSIFIERS | AUTOENCODERS
 
 ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these, in degrees
-COMMITTED = ROOT / "outputs" / "paper" / "runs"  # results that come with the project, wherever new ones go
 DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
 ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
 

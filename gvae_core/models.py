@@ -18,6 +18,7 @@ from escnn.gspaces import rot2dOnR2
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from .rotation import rotate
 from .steerable import accelerate
 from .vmf import HypersphericalUniform, VonMisesFisher
 
@@ -57,6 +58,8 @@ def _check_images(images: Tensor) -> None:
 
 def _disc(field_type: enn.FieldType, size: int) -> enn.MaskModule:
     """1 up to 1.5 pixels from the border of [size, size] feature maps, where e^-4 is left."""
+    if size < 2:
+        raise ValueError(f"expected feature maps of at least 2 x 2 for a disc around them, got {size} x {size}")
     border = (size - 1) / 2
     radius = max(border - 1.5, 0.0)
     return enn.MaskModule(
@@ -80,6 +83,11 @@ class SteerableEncoder(nn.Module):
     image; a large first kernel and a blur before subsampling (R. Zhang, *Making convolutional networks
     shift-invariant again*, ICML 2019) keep that small.
 
+    What remains repeats every quarter turn, so its slowest part is one wave per 90 degrees. With ``frames = K`` the
+    encoder sees K copies of its input, 90 / K degrees apart, and averages their invariants, which cancels every wave
+    but each K-th (averaging over a subgroup, as in O. Puny et al., *Frame averaging for invariant and equivariant
+    network design*, ICLR 2022). The weights are shared; time and memory grow K-fold.
+
     Parameters
     ----------
     fields : channels of each block, counted in fields
@@ -92,6 +100,7 @@ class SteerableEncoder(nn.Module):
     mask : multiply the input by a smooth disc, so that the corners, which turn out of the image, never count
     mask_features : multiply every block's output by such a disc
     pool : window of an average pooling of stride 1 after the last block; 1 for none
+    frames : number of turned copies of the input whose invariants are averaged
 
     Shapes
     ------
@@ -113,6 +122,7 @@ class SteerableEncoder(nn.Module):
         mask: bool = False,
         mask_features: bool = False,
         pool: int = 1,
+        frames: int = 1,
     ):
         super().__init__()
         per_block = [
@@ -126,7 +136,11 @@ class SteerableEncoder(nn.Module):
             )
         if frequency < 1:
             raise ValueError(f"expected a frequency of at least 1, got {frequency}")
+        if frames < 1:
+            raise ValueError(f"expected at least one frame, got {frames}")
         self.grid_size = grid_size
+        # symmetric about 0, so that with two frames both are interpolated alike
+        self.frame_angles = [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
         gspace = rot2dOnR2(maximum_frequency=frequency)
         irreps = gspace.fibergroup.bl_irreps(frequency)
         field_type = enn.FieldType(gspace, [gspace.trivial_repr])
@@ -160,10 +174,11 @@ class SteerableEncoder(nn.Module):
         self.blocks = accelerate(nn.ModuleList(blocks)).train()
         self.activation = nn.Sequential(nn.BatchNorm2d(invariants), nn.ELU())
 
-    def input_field(self, images: Tensor) -> enn.GeometricTensor:
-        """Images [N, 1, 28, 28] as the first block's input, a scalar field on the grid."""
+    def input_field(self, images: Tensor, degrees: float = 0.0) -> enn.GeometricTensor:
+        """Images [N, 1, 28, 28], turned by ``degrees``, as the first block's input, a scalar field on the grid."""
         _check_images(images)
-        return self.blocks[0].in_type(standardise(fit_to_grid(images, self.grid_size)))
+        on_grid = fit_to_grid(images, self.grid_size)
+        return self.blocks[0].in_type(standardise(rotate(on_grid, degrees) if degrees else on_grid))
 
     def filters(self, block: int) -> Tensor:
         """The convolution kernels [C_out, C_in, k, k] that a block's weights expand to."""
@@ -172,7 +187,7 @@ class SteerableEncoder(nn.Module):
             return convolution.expand_parameters()[0]
 
     def feature_fields(self, images: Tensor) -> Iterator[enn.GeometricTensor]:
-        """Yield the input and the output of every block as geometric tensors [N, C, H, W]."""
+        """Yield the input and the output of every block as geometric tensors [N, C, H, W]; one frame, not turned."""
         field = self.input_field(images)
         yield field
         for block in self.blocks:
@@ -180,8 +195,12 @@ class SteerableEncoder(nn.Module):
             yield field
 
     def forward(self, images: Tensor) -> Tensor:
-        *_, invariants = self.feature_fields(images)
-        return self.activation(invariants.tensor).mean((2, 3))
+        turned = [self.input_field(images, degrees) for degrees in self.frame_angles]
+        field = enn.GeometricTensor(torch.cat([frame.tensor for frame in turned]), turned[0].type)
+        for block in self.blocks:
+            field = block(field)
+        invariants = self.activation(field.tensor).mean((2, 3))
+        return invariants.unflatten(0, (len(turned), len(images))).mean(0)
 
 
 class ConvolutionalEncoder(nn.Sequential):
@@ -337,6 +356,7 @@ def sgvae(
     fields: Sequence[int] = (64, 64, 128),
     frequency: int = 6,
     grid: str = "paper",
+    frames: int = 1,
     invariants: int = 64,
     decoder_channels: Sequence[int] = (128, 64, 32),
     dropout: float = 0.2,
@@ -344,13 +364,13 @@ def sgvae(
 ) -> SphericalVAE | GaussianVAE:
     """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
 
-    ``grid`` names an entry of `GRIDS`; ``dropout`` is that of head and decoder. The defaults are the
-    papers', about 0.9 M parameters.
+    ``grid`` names an entry of `GRIDS`, ``frames`` see `SteerableEncoder`; ``dropout`` is that of head and decoder. The
+    defaults are the papers', about 0.9 M parameters.
     """
     if grid not in GRIDS:
         raise ValueError(f"expected a grid among {sorted(GRIDS)}, got {grid!r}")
     encoder = SteerableEncoder(
-        fields, frequency, invariants=invariants, dropout=0.1, mask=True, **GRIDS[grid]
+        fields, frequency, invariants=invariants, dropout=0.1, mask=True, frames=frames, **GRIDS[grid]
     )
     head = nn.Sequential(
         nn.Linear(invariants, invariants),

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # of the source checkout
+COMMITTED = ROOT / "outputs" / "paper" / "runs"  # results that come with the project, wherever new ones go
 PROFILES = ("smoke", "quick", "paper")  # figures, tables and executed notebooks have a folder each
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from .atomic import write_atomically
 from .experiments import AUTOENCODERS, Result, find, read_result
 from .outputs import ROOT, outputs_directory
-from .profiles import GRIDS, sphere_and_plane
+from .profiles import GRIDS, judge, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 
@@ -40,7 +40,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     folder = ROOT / "outputs" / profile
     files = {folder / "runs" / result.path.name: result.path for result in results}
     if profile == "paper":
-        files |= {folder / "runs" / r.checkpoint.name: r.checkpoint for r in results if _is_shown(r, seeds[0])}
+        files |= {folder / "runs" / r.checkpoint.name: r.checkpoint for r in results if _is_shown(r, profile, source, seeds[0])}
     shown = re.findall(rf"outputs/{profile}/(\w+\.(?:png|html))", (ROOT / "README.md").read_text(encoding="utf-8"))
     for kind in ("tables", "figures"):
         for path in sorted((outputs_directory() / kind / profile).glob("*.*")):
@@ -60,8 +60,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     return written
 
 
-def _is_shown(result: Result, seed: int) -> bool:
+def _is_shown(result: Result, profile: str, source: str, seed: int) -> bool:
     """Whether a fresh machine needs the checkpoint: the autoencoders of one seed, and their judge."""
-    spec = result.spec
-    judge = spec.model == "cnn" and not spec.paper_loss
-    return spec.seed == seed and (spec.model in AUTOENCODERS or judge) and result.checkpoint.is_file()
+    shown = result.spec.model in AUTOENCODERS and result.spec.seed == seed
+    return (shown or result.spec == judge(profile, source, seed)) and result.checkpoint.is_file()

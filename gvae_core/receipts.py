@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from .outputs import COMMITTED
+
 PACKAGE = Path(__file__).parent
 FOLDERS = ("runs", "figures", "tables")  # of the outputs, that notebooks write into
 
@@ -25,20 +27,28 @@ def digest(notebook: Path, parameters: Mapping[str, object]) -> str:
 
 
 def text(digest: str, outputs: Path) -> str:
-    """The receipt of a notebook that has just run without an error: the digest, and the files then there."""
+    """The receipt of a notebook that has just run without an error: digest, files and full-size results then there."""
     files = [
         str(path.relative_to(outputs))
         for folder in FOLDERS
         for path in sorted((outputs / folder).rglob("*"))
         if path.is_file() and path.suffix != ".lock" and ".state" not in path.suffixes and path.name[0] != "."
     ]
-    return json.dumps({"digest": digest, "files": files}, indent=1)
+    return json.dumps({"digest": digest, "full_size": _full_size(outputs), "files": files}, indent=1)
 
 
 def holds(receipt: Path, digest: str, outputs: Path) -> bool:
-    """Whether the receipt is for the same digest and all of its files are still there."""
+    """Whether the receipt is for the same digest and full-size results, and all of its files are still there."""
     try:
         record = json.loads(receipt.read_text(encoding="utf-8"))
-        return record["digest"] == digest and all((outputs / name).is_file() for name in record["files"])
+        same = record["digest"] == digest and record["full_size"] == _full_size(outputs)
+        return same and all((outputs / name).is_file() for name in record["files"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or not readable: execute the notebook
         return False
+
+
+def _full_size(outputs: Path) -> str:
+    """Digest of the results of the papers' size, which notebooks of every profile show: `gvae run` may add some."""
+    contents = [path.read_bytes() for folder in (outputs / "runs", COMMITTED) for path in sorted(folder.glob("*.json"))]
+    whole = [content for content in contents if b'"train_images": null' in content]
+    return hashlib.sha256(b"\0".join(whole)).hexdigest()

@@ -63,6 +63,7 @@ def test_fit_to_grid_refuses_a_smaller_grid():
 
 ENCODERS = {
     **{f"sgvae {grid}": lambda grid=grid: small_sgvae(grid=grid).encoder for grid in GRIDS},
+    "sgvae two frames": lambda: small_sgvae(grid="isotropic", frames=2).encoder,
     "gcnn": lambda: GCNNClassifier(**SMALL).encoder,
 }
 
@@ -110,6 +111,23 @@ def test_the_isotropic_grid_hides_the_frame_and_helps_between_quarter_turns(digi
     with torch.no_grad():
         aligned, isotropic = (torch.tensor([errors(grid, seed) for seed in range(3)]).mean(0) for grid in ("aligned", "isotropic"))
     assert (isotropic < 0.6 * aligned).all(), (isotropic, aligned)
+
+
+def test_frames_average_the_invariants_of_turned_copies(digits):
+    torch.manual_seed(0)
+    arguments = dict(**SMALL, invariants=8, mask=True, **GRIDS["isotropic"])
+    one, three = (SteerableEncoder(**arguments, frames=frames) for frames in (1, 3))
+    three.load_state_dict(one.state_dict())
+    one, three = one.eval(), three.eval()
+    images = digits.images[:8]
+    with torch.no_grad():
+        fields = [three.input_field(images, degrees) for degrees in (-30, 0, 30)]
+        for block in one.blocks:
+            fields = [block(field) for field in fields]
+        mean = torch.stack([one.activation(field.tensor).mean((2, 3)) for field in fields]).mean(0)
+        assert torch.allclose(three(images), mean, atol=1e-6)
+        assert not torch.allclose(three(images), one(images), atol=1e-3)
+    assert SteerableEncoder(**arguments, frames=2).frame_angles == [-22.5, 22.5]
 
 
 def test_a_plain_cnn_fails_where_the_gcnn_passes(digits):
@@ -164,6 +182,11 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, grid):
         (lambda: small_sgvae(latent_dim=1), "at least 2 .* got 1"),
         (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), r"as blocks, 2; got strides=\(1,\)"),
         (lambda: SteerableEncoder((2,), 0, strides=(1,), grid_size=28, invariants=2), "at least 1, got 0"),
+        (lambda: small_sgvae(frames=0), "at least one frame, got 0"),
+        (
+            lambda: SteerableEncoder((2,), 2, kernel_size=29, strides=(1,), grid_size=29, invariants=2, mask_features=True),
+            "at least 2 x 2 for a disc around them, got 1 x 1",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected_and_what_came(call, message):

@@ -14,6 +14,7 @@ def checkout(tmp_path, monkeypatch, outputs):
     (root / "README.md").write_text("![x](outputs/paper/shown.png)")
     monkeypatch.setattr(publish, "ROOT", root)
     monkeypatch.setattr(publish, "GRIDS", {"all": lambda profile, source, seed: [TINY_CNN, TINY_SVAE]})
+    monkeypatch.setattr(publish, "judge", lambda profile, source, seed: TINY_CNN)
     monkeypatch.setattr(publish, "sphere_and_plane", lambda profile, source, seed: {})
     return root
 

@@ -311,6 +311,8 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
     assert executed("-p", "seed=1", "--fresh") == [True, True]
     (outputs / "runs" / "run.json").unlink()
     assert executed("-p", "seed=1") == [True, True]
+    (outputs / "runs" / "full.json").write_text('{"spec": {"train_images": null}}')  # `gvae run` has added a result
+    assert executed("-p", "seed=1") == [True, True]
     with open(notebooks / "good.ipynb", "a") as file:
         file.write("\n")
     assert executed("-p", "seed=1") == [True, True]
