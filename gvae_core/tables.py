@@ -101,6 +101,7 @@ def training(result: Result) -> str:
     spec = result.spec
     words = [f"d = {spec.latent_dim}"]
     words += [f"{spec.sizes['grid']} grid"] if "grid" in spec.sizes else []
+    words += [f"{spec.sizes['frames']} frames"] if "frames" in spec.sizes else []
     words += ["trained on rotated digits"] if spec.protocol == "rotated" else []
     epochs = "epoch" if spec.epochs == 1 else "epochs"
     return ", ".join([*words, f"{_epochs([result])} {epochs} of {spec.train_images or 30_000:,} digits"])

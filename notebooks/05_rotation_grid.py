@@ -77,7 +77,21 @@ figure = figures.image_rows(rows, [f"{angle:.0f}°" for angle in angles[shown]])
 figures.save(figure, "figure1", **stamp);
 
 # %% [markdown]
-# One digit through the full turn:
+# The same with the models of the papers' size, where they are there (`gvae run reconstructions`; one of each comes with
+# the project). They were trained on 30,000 other digits.
+
+# %%
+full_size = profiles.full_size_pair()
+if full_size:
+    rows = {"rotated": turned[shown]}
+    for model, result in full_size.items():
+        rows[f"{figures.NAMES[model]}\nreconstruction"] = metrics.reconstruct(result.load_model(), turned[shown])
+    rows["upright original"] = images[shown]
+    figure = figures.image_rows(rows, [f"{angle:.0f}°" for angle in angles[shown]])
+    figures.save(figure, "figure1_full_size", profile="paper", source=source)
+
+# %% [markdown]
+# One digit through the full turn, with the models of this profile:
 
 # %%
 by_class = [int((labels == digit).nonzero()[0]) for digit in range(10) if (labels == digit).any()]
@@ -94,6 +108,11 @@ for digit in (2, 4, 7):
 # %%
 figure = figures.drift_by_angle(results)
 figures.save(figure, "latent_drift", **stamp);
+
+# %%
+if full_size:
+    figure = figures.drift_by_angle(list(full_size.values()))
+    figures.save(figure, "latent_drift_full_size", profile="paper", source="mnist")
 
 # %% [markdown]
 # ## What it shows, and where it differs from the paper

@@ -44,11 +44,15 @@ known, known_labels = splits.train.images[:4000], splits.train.labels[:4000]  # 
 # ## The two autoencoders and the judge: trained, or loaded
 #
 # The judge is a CNN that has seen upright digits only: it reads a reconstruction only if it is upright *and* the right
-# digit. (The tiny paper's is a ResNet-50.)
+# digit. (The tiny paper's is a ResNet-50.) It is the one of the papers' size where that is trained, as it is in a fresh
+# checkout, and the profile's own otherwise.
 
 # %%
-judge = run(profiles.judge(profile, source, seed)).load_model()
-print(f"the judge reads {metrics.accuracy(judge, images, labels):.2%} of the {len(labels)} upright test digits")
+judge_result = run(profiles.best_judge(profile, source, seed))
+judge = judge_result.load_model()
+upright = judge_result.metrics["test_upright_accuracy"]
+print(f"judge {judge_result.spec.key}: {upright:.2%} of the upright test digits of {judge_result.spec.source}")
+print(f"it reads {metrics.accuracy(judge, images, labels):.2%} of the {len(labels)} upright test digits")
 results = [run(spec) for spec in profiles.best_models(profile, source, seed).values()]
 vaes = {figures.NAMES[result.spec.model]: result.load_model() for result in results}
 
@@ -74,6 +78,17 @@ for digit in (6, 9):
     rows = {f"rotated {digit}s": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in vaes.items()}
     figure = figures.image_rows(rows)
     figures.save(figure, f"rotated_{digit}s", **stamp)
+
+# %% [markdown]
+# And the models of the papers' size, where they are there:
+
+# %%
+full_size = {figures.NAMES[model]: result.load_model() for model, result in profiles.full_size_pair().items()}
+if full_size:
+    chosen = torch.cat([turned[labels == digit][:6] for digit in (6, 9)])
+    rows = {"rotated 6s and 9s": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in full_size.items()}
+    figure = figures.image_rows(rows)
+    figures.save(figure, "six_and_nine_full_size", profile="paper", source=source)
 
 # %% [markdown]
 # ## What the judge reads: Table 1 of the tiny paper

@@ -97,7 +97,8 @@ def test_paper_profile_has_the_papers_sizes():
     # the variants stay within the papers' parameter counts
     assert all(models.parameter_count(spec.build()) <= 38_500 for spec in (aligned, isotropic))
     papers_size = models.parameter_count(models.sgvae(latent_dim=10))
-    assert models.parameter_count(profiles.short("mnist5k")[0].build()) <= papers_size
+    frames, isotropic, _ = (models.parameter_count(spec.build()) for spec in profiles.short("mnist5k"))
+    assert 0.9 * papers_size <= frames <= papers_size and isotropic <= papers_size
 
 
 def test_no_paper_run_has_seen_mnist5k():
