@@ -406,12 +406,26 @@ def load_splits(source: str, train_images: int | None = None, test_images: int |
     )
 
 
+def kinds_of_input(test: Digits) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What the tiny paper's Table 1 has read: upright digits, each turned by its own random angle, turned 6s, turned 9s.
+
+    Images [N, 1, 28, 28] and labels [N] by kind.
+    """
+    turned, labels = _turned(test.images), test.labels
+    inputs = {"upright": (test.images, labels), "rotated": (turned, labels)}
+    return inputs | {f"rotated {d}s": (turned[labels == d], labels[labels == d]) for d in (6, 9)}
+
+
+def _turned(images: torch.Tensor) -> torch.Tensor:
+    return rotate(images, random_angles(len(images), ANGLE_SEED))
+
+
 # --- final numbers --------------------------------------------------------------------------------
 
 
 def _classifier_metrics(model: nn.Module, test: Digits) -> dict:
     """On the test digits, upright and each turned by its own random angle, and by common angles."""
-    turned = rotate(test.images, random_angles(len(test.images), ANGLE_SEED))
+    turned = _turned(test.images)
     numbers = {}
     for name, images in (("upright", test.images), ("rotated", turned)):
         losses = training.evaluate(
@@ -424,7 +438,7 @@ def _classifier_metrics(model: nn.Module, test: Digits) -> dict:
 
 def _vae_metrics(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
     """On the test digits: losses of upright ones, and of turned ones against the *upright* targets."""
-    turned = rotate(test.images, random_angles(len(test.images), ANGLE_SEED))
+    turned = _turned(test.images)
     losses = functools.partial(training.vae_losses, model, beta=spec.beta)
     numbers = {}
     for name, images in (("upright", test.images), ("rotated", turned)):

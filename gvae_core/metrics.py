@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,16 @@ def decoded(model: nn.Module, codes: Tensor) -> Tensor:
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
     """Reconstructions [N, 1, 28, 28] from the posteriors' modes, in eval mode, clamped to [0, 1]."""
     return decoded(model, latent_codes(model, images))
+
+
+def reconstruction_accuracy(
+    judge: nn.Module, model: nn.Module, inputs: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, float]:
+    """Share of the reconstructions by ``model`` that a classifier reads right, by kind of input.
+
+    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `experiments.kinds_of_input`.
+    """
+    return {kind: accuracy(judge, reconstruct(model, images), labels) for kind, (images, labels) in inputs.items()}
 
 
 def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
