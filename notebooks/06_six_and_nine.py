@@ -156,7 +156,9 @@ Markdown(tables.save(tables.searches(found), "search_by_code", **stamp))
 # - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6; but the S-GVAE's
 #   reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer to each
 #   other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
-# - What the S-GVAE does lose is sharpness. 9s suffer most, as in the tiny paper (66 %): in the `quick` profile most
-#   are read as 4s, whose top is open; a search by code, without the decoder, still finds far more of them.
+# - What the small S-GVAE of the `quick` profile does lose is sharpness. Its 9s suffer, as in the tiny paper (66 %): many
+#   are read as 4s, whose top is open, and many of the 4s as 9s; a search by code, without the decoder, finds more of them.
+# - At the papers' size one frame loses about ten points from upright to turned digits, two frames (`SteerableEncoder`)
+#   about one, and their 9s and 6s are read like the other digits: hardly anything of the angle is left.
 # - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two digits,
 #   and neither judge nor search recovers them.
