@@ -67,5 +67,5 @@ def words(result: Result) -> str:
     epochs = "1 epoch" if result.epochs_reached == 1 else f"{result.epochs_reached} epochs"
     rotated = " rotated" if spec.protocol == "rotated" else ""
     seed = f", seed {spec.seed}" if spec.seed else ""
-    frames = f", {spec.sizes['frames']} frames" if "frames" in spec.sizes else ""
-    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g}{frames} · {epochs} of {count}{rotated} digits{seed}"
+    frames = f"{spec.sizes['frames']} frames, " if "frames" in spec.sizes else ""
+    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {frames}{epochs} of {count}{rotated} digits{seed}"
