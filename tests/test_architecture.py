@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a module may import from the lines above its own (and steerable/, explorer/, bench/ within).
 LAYERS = [
-    {"outputs", "papers", "receipts", "bessel", "rotation", "atomic"},
-    {"data", "vmf", "steerable", "checkpoints"},
+    {"outputs", "papers", "bessel", "rotation", "atomic"},
+    {"data", "vmf", "steerable", "checkpoints", "receipts"},
     {"models"},
     {"training", "metrics"},
     {"experiments"},
