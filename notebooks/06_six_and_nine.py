@@ -105,8 +105,9 @@ Markdown(tables.save(tables.reconstructions(read), "reconstructions", **stamp))
 # %%
 official = profiles.resolve_source("auto")
 test = load_splits(official, test_images=50 if profile == "smoke" else None).test
+inputs_full_size = kinds_of_input(test)
 read = [
-    (result, metrics.reconstruction_accuracy(judge, result.load_model(), kinds_of_input(test)))
+    (result, metrics.reconstruction_accuracy(judge, result.load_model(), inputs_full_size))
     for result in profiles.full_size_models()
 ]
 table = tables.reconstructions(read) if read else "None yet."
