@@ -27,6 +27,9 @@ SPLIT_SEED = 20230501
 FIRST_TRAIN_INDEX = 5848
 """mnist5k lies within the official training images before this index, the papers' split after."""
 
+TRAINING_DIGITS = {"mnist": 30_000, "mnist5k": 4_000}
+"""How many digits of each source are for training."""
+
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 FILES = (
@@ -176,14 +179,14 @@ def split(mnist: MNIST) -> Splits:
         )
     if mnist.source == "mnist":
         candidates = np.arange(FIRST_TRAIN_INDEX, sizes[0])
-        train, _ = _stratified(candidates, mnist.train_labels, 30_000)
+        train, _ = _stratified(candidates, mnist.train_labels, TRAINING_DIGITS["mnist"])
         validation, test = _stratified(np.arange(sizes[1]), mnist.test_labels, 5_000)
         return Splits(
             _take(mnist, "train", train),
             _take(mnist, "test", validation),
             _take(mnist, "test", test),
         )
-    train, validation = _stratified(np.arange(sizes[0]), mnist.train_labels, 4_000)
+    train, validation = _stratified(np.arange(sizes[0]), mnist.train_labels, TRAINING_DIGITS["mnist5k"])
     return Splits(
         _take(mnist, "train", train),
         _take(mnist, "train", validation),

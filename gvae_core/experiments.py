@@ -28,7 +28,7 @@ from torch import nn
 from . import metrics, models, training
 from .atomic import write_text
 from .checkpoints import load_tensors, save_tensors
-from .data import Digits, Splits, load_mnist, split
+from .data import TRAINING_DIGITS, Digits, Splits, load_mnist, split
 from .outputs import COMMITTED, outputs_directory
 from .rotation import random_angles, rotate
 from .steerable import path_in_use
@@ -135,6 +135,11 @@ class RunSpec:
         words += ["cross-entropy"] if self.paper_loss is False else []
         words += [self.protocol] if self.protocol != "upright" else []
         return " ".join([*words, f"seed={self.seed}"])
+
+    @property
+    def training_digits(self) -> int:
+        """How many digits an epoch sees."""
+        return self.train_images or TRAINING_DIGITS[self.source]
 
     def build(self) -> nn.Module:
         """The model with its initial values, which depend on the seed alone."""

@@ -30,8 +30,9 @@ def label(result: Result) -> str:
     if "kernel_size" in spec.sizes:
         sizes = spec.sizes["kernel_size"]
         kernel = f"kernel {sizes}" if isinstance(sizes, int) else "kernels " + ", ".join(map(str, sizes))
+        grid = f" on {spec.sizes['grid_size']} × {spec.sizes['grid_size']}" if "grid_size" in spec.sizes else ""
         discs = " with discs" if spec.sizes.get("mask") else ""
-        words.append(f"{kernel} on {spec.sizes['grid_size']} × {spec.sizes['grid_size']}{discs}")
+        words.append(f"{kernel}{grid}{discs}")
     return ", ".join(words + (["plain cross-entropy"] if spec.paper_loss is False else []))
 
 
@@ -268,7 +269,7 @@ def heat_maps(results: Sequence[Result]) -> Figure:
             cell = papers.LATENT_DIMS.index(group[0].spec.latent_dim), papers.BETAS.index(group[0].spec.beta)
             ours[cell] = np.mean([result.history[-1]["validation_loss"] for result in group]) / 1000
         epochs = {r.epochs_reached for r in results if r.spec.model == kind}
-        images = {r.spec.train_images for r in results if r.spec.model == kind}
+        images = {r.spec.training_digits for r in results if r.spec.model == kind}
         title = f"ours: {_join(epochs)} epochs of {_join(images)} digits"
         for axes, values, name in zip(axes_row, (ours, np.array(papers.TABLE2[kind])), (title, "papers: 50 epochs of 30,000 digits")):
             image = axes.imshow(values, cmap="viridis_r", vmin=10, vmax=55, aspect="auto")
@@ -285,7 +286,7 @@ def heat_maps(results: Sequence[Result]) -> Figure:
 
 
 def _join(values) -> str:
-    return ", ".join("30,000" if value is None else f"{value:,}" for value in sorted(values, key=str))
+    return ", ".join(f"{value:,}" for value in sorted(values))
 
 
 # --- rotated digits and their reconstructions -----------------------------------------------------

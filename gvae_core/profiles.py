@@ -47,6 +47,8 @@ _FRAMES_SGVAE = dict(
     decoder_channels=(224, 128, 64),
     dropout=0.0,
 )
+# All else as in the report, and 38,838 parameters: with frequency 5 the first kernel's size hardly shows in their number.
+_WIDE_FIRST_GCNN = dict(kernel_size=(9, 4, 4))
 _SHORT_EPOCHS = 8
 # Epochs of the classifiers, the models of Figure 1, those of notebook 03, the cells of Table 2.
 _EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 3), "paper": (50, 100, 50, 50)}
@@ -63,7 +65,8 @@ def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
     """CNN and G-CNN of Table 1 (report), trained on upright digits.
 
     First both with the report's loss, then both with plain cross-entropy, the variant that shows what
-    the second softmax costs; in the paper profile last the G-CNN on an aligned and on the isotropic grid.
+    the second softmax costs. In the paper profile then the report's G-CNN with a wide first kernel, and last
+    the G-CNN on an aligned and on the isotropic grid.
     """
     epochs = _epochs(profile)[0]
     common = dict(
@@ -79,6 +82,7 @@ def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
         for model, sizes in (("cnn", {}), ("gcnn", _GCNN_SIZES[profile]))
     ]
     if profile == "paper":
+        specs.append(RunSpec(model="gcnn", sizes=_WIDE_FIRST_GCNN, paper_loss=True, **common))
         epochs = _SHORT_EPOCHS
         common |= dict(epochs=epochs, learning_rate=0.01, decay=_short_decay(epochs))
         specs += [

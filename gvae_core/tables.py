@@ -104,7 +104,7 @@ def training(result: Result) -> str:
     words += [f"{spec.sizes['frames']} frames"] if "frames" in spec.sizes else []
     words += ["trained on rotated digits"] if spec.protocol == "rotated" else []
     epochs = "epoch" if spec.epochs == 1 else "epochs"
-    return ", ".join([*words, f"{_epochs([result])} {epochs} of {spec.train_images or 30_000:,} digits"])
+    return ", ".join([*words, f"{_epochs([result])} {epochs} of {spec.training_digits:,} digits"])
 
 
 def _epochs(group: Sequence[Result]) -> str:

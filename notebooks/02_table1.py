@@ -30,9 +30,8 @@ source = "auto"  # auto, mnist or mnist5k
 # %%
 from IPython.display import Markdown
 
-from gvae_core import figures, metrics, profiles, rotate, run, tables
-from gvae_core.experiments import ANGLE_SEED, load_splits
-from gvae_core.rotation import random_angles
+from gvae_core import figures, metrics, profiles, run, tables
+from gvae_core.experiments import kinds_of_input, load_splits
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)
@@ -82,11 +81,20 @@ if full_size:
     figures.save(figure, "accuracy_by_angle_full_size", profile="paper", source="mnist")
 
 # %% [markdown]
-# ## What the two networks say about the same digits
+# Which digit the G-CNNs with the report's loss read as which, *upright*, in percent of each row:
 
 # %%
 test = load_splits(source).test
-turned = rotate(test.images, random_angles(len(test.images), ANGLE_SEED))[:12]
+trapped = [r for r in full_size if r.spec.model == "gcnn" and r.spec.paper_loss and r.checkpoint.is_file()]
+counts = {figures.label(r): metrics.confusion(r.load_model(), test.images, test.labels) for r in trapped}
+if counts:
+    figures.save(figures.confusion_matrices(counts), "confusion_full_size", profile="paper", source=source)
+
+# %% [markdown]
+# ## What the two networks say about the same digits
+
+# %%
+turned = kinds_of_input(test)["rotated"][0][:12]
 labels = [f"true {label}" for label in test.labels[:12]]
 for result in results[:2]:
     said = metrics.logits(result.load_model(), turned).argmax(-1)

@@ -87,11 +87,13 @@ def test_profiles_are_lists_of_specs(profile):
 
 
 def test_paper_profile_has_the_papers_sizes():
-    *specs, aligned, isotropic = profiles.table1("paper", "mnist5k")
+    *specs, wide_first, aligned, isotropic = profiles.table1("paper", "mnist5k")
     assert [(spec.model, spec.paper_loss) for spec in specs[:2]] == [("cnn", True), ("gcnn", True)]
     for spec in specs:
         assert (spec.epochs, spec.batch_size, spec.learning_rate, spec.train_images) == (50, 100, 0.001, None)
         assert spec.sizes == {}
+    assert dataclasses.replace(wide_first, sizes={}) == specs[1]  # the report's recipe but for the kernel
+    assert models.parameter_count(wide_first.build()) < 39_000
     grid = profiles.table2("paper", "mnist5k")
     assert len(grid) == 30 and all(spec.epochs == 50 and spec.sizes == {} for spec in grid)
     # the variants stay within the papers' parameter counts

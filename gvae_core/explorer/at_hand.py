@@ -62,10 +62,8 @@ def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
 def words(result: Result) -> str:
     """A run as a person would say it, the model's name before the first " · "."""
     spec = result.spec
-    whole = {"mnist": 30_000, "mnist5k": 4_000}[spec.source]
-    count = f"{spec.train_images or whole:,}"
     epochs = "1 epoch" if result.epochs_reached == 1 else f"{result.epochs_reached} epochs"
     rotated = " rotated" if spec.protocol == "rotated" else ""
     seed = f", seed {spec.seed}" if spec.seed else ""
     frames = f"{spec.sizes['frames']} frames, " if "frames" in spec.sizes else ""
-    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {frames}{epochs} of {count}{rotated} digits{seed}"
+    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {frames}{epochs} of {spec.training_digits:,}{rotated} digits{seed}"
