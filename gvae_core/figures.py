@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7
 COLOURS = {"cnn": ORANGE, "gcnn": BLUE, "svae": ORANGE, "sgvae": BLUE, "gaussian": GREEN}
 NAMES = {"cnn": "CNN", "gcnn": "G-CNN", "svae": "S-VAE", "sgvae": "S-GVAE", "gaussian": "Gaussian VAE"}
 ANGLE_TICKS = range(-180, 181, 45)
+MARKERS = "osD^v<>"
 EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes
 
 
@@ -52,9 +54,8 @@ def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
 def error_by_angle(errors: Mapping[str, Sequence[float]], angles: Sequence[float], title: str) -> Figure:
     """Equivariance error over the angle (degrees), one curve per name, on a logarithmic axis."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    markers = "osD^v<>"
     for index, (name, values) in enumerate(errors.items()):
-        axes.semilogy(angles, np.maximum(values, EXACT), marker=markers[index % 7], ms=4, lw=1.2, label=name)
+        axes.semilogy(angles, np.maximum(values, EXACT), marker=MARKERS[index % len(MARKERS)], ms=4, lw=1.2, label=name)
     axes.axhline(2**0.5, color=GREY, ls=":", lw=1)
     axes.text(angles[0], 2**0.5 * 1.15, "another image", color=GREY, fontsize=8)
     axes.set(xlabel="rotation of the input (degrees)", ylabel="relative error", title=title)
@@ -123,13 +124,14 @@ def vector_fields(
 
 def accuracy_by_angle(results: Sequence[Result]) -> Figure:
     """Test accuracy over the rotation angle, a mean over seeds; the paper's accuracy on random angles dotted."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for group in by_seed(results):
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for marker, group in zip(itertools.cycle(MARKERS), by_seed(results)):
         spec = group[0].spec
         accuracy = 100 * np.mean([result.metrics["accuracy_by_angle"] for result in group], axis=0)
-        style = dict(ls="-", marker="o") if spec.paper_loss else dict(ls="--", marker="s", alpha=0.6)
+        style = dict(ls="-") if spec.paper_loss else dict(ls="--", alpha=0.6)
         text = f"{label(group[0])}, ours" + (f" ({len(group)} seeds)" if len(group) > 1 else "")
-        axes.plot(group[0].metrics["angles"], accuracy, ms=4, color=COLOURS[spec.model], label=text, **style)
+        text += "" if all(result.complete for result in group) else f", stopped before its {spec.epochs} epochs"
+        axes.plot(group[0].metrics["angles"], accuracy, marker=marker, ms=4, color=COLOURS[spec.model], label=text, **style)
     for model in dict.fromkeys(result.spec.model for result in results):
         paper = 100 * papers.TABLE1[model]["test_accuracy"]
         axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
@@ -142,7 +144,7 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
         title="Trained on upright digits, tested on rotated ones",
     )
     axes.set_xticks(ANGLE_TICKS)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
