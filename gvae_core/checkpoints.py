@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .atomic import write_atomically
@@ -18,7 +18,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping) -
     """Write tensors and JSON-able metadata to a ``.safetensors`` file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"gvae": json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    # not save_file, whose own temporary file beside this one would stay after a kill, under a name that nobody knows
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=header)))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -50,5 +51,9 @@ def _opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
             if "gvae" not in metadata:
                 raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
             yield file, json.loads(metadata["gvae"])
+    except RuntimeError as error:  # how a file ends that was deleted after the look at it, by a run that finished
+        if path.is_file():
+            raise
+        raise FileNotFoundError(f"no checkpoint at {path}") from error
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a safetensors file, found something else ({error})") from error

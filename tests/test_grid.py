@@ -16,7 +16,7 @@ import torch
 from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock
 
-from gvae_core import experiments, grid, profiles, run
+from gvae_core import checkpoints, experiments, grid, profiles, run
 from gvae_core.__main__ import main
 from gvae_core.checkpoints import load_tensors
 from gvae_core.experiments import find, lock_path, state_path
@@ -199,6 +199,19 @@ def test_wrong_arguments_are_errors_in_words(outputs, capsys, monkeypatch, argum
     with pytest.raises(SystemExit) as stop:
         main(["run", *arguments, "--profile", "smoke", "--source", "mnist5k"])
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_state_that_goes_while_it_is_read_is_no_error(outputs, monkeypatch):
+    run(TINY_CNN, progress=False, stop_after=1)
+    state = state_path(TINY_CNN)
+
+    def finished_meanwhile(path, **_):
+        state.unlink()
+        raise RuntimeError("unable to open file: No such file or directory")
+
+    monkeypatch.setattr(checkpoints, "safe_open", finished_meanwhile)
+    cell = grid.look(TINY_CNN)
+    assert not state.exists() and cell.epochs == 1  # of the interim result
 
 
 # --- kills ------------------------------------------------------------------------------------------
