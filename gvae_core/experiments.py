@@ -132,6 +132,9 @@ class RunSpec:
         words = [self.model]
         if self.model in AUTOENCODERS:
             words.append(f"d={self.latent_dim} beta={self.beta:g}")
+        for size in ("grid", "kernel_size", "frames"):  # where one table has several networks of a model, these tell them apart
+            if size in self.sizes:
+                words.append(f"{size}={self.sizes[size]}".translate(str.maketrans("", "", "[] ")))
         words += ["cross-entropy"] if self.paper_loss is False else []
         words += [self.protocol] if self.protocol != "upright" else []
         return " ".join([*words, f"seed={self.seed}"])

@@ -103,6 +103,13 @@ def test_paper_profile_has_the_papers_sizes():
     assert isotropic <= models.parameter_count(models.sgvae(latent_dim=10))
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_cells_of_a_grid_are_told_apart_by_title_and_epochs(profile):
+    for cells in profiles.GRIDS.values():
+        specs = cells(profile, "mnist5k", 0)
+        assert len({(spec.title, spec.epochs) for spec in specs}) == len(specs)
+
+
 def test_no_paper_run_has_seen_mnist5k():
     for name in profiles.GRIDS:
         for spec in profiles.GRIDS[name]("paper", "mnist", 0):
