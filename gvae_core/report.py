@@ -23,8 +23,6 @@ from typing import TextIO
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor, Preprocessor
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
@@ -32,6 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from . import receipts
 from .atomic import write_text
+from .pages import write_page
 
 try:
     import resource  # not on Windows
@@ -39,18 +38,6 @@ except ImportError:
     resource = None
 
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
-_VIEW = "application/vnd.jupyter.widget-view+json"
-_STATE = "application/vnd.jupyter.widget-state+json"
-# The lab template without the scripts that only widgets and mermaid need. MathJax is the one thing
-# that a page takes from the network, and `async` lets it open at once where there is none.
-_TEMPLATE = """
-{%- extends 'index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}
-{{ mathjax(resources.mathjax_url) | replace('<script src', '<script async src') }}
-{%- endblock -%}
-"""
 
 
 @dataclass
@@ -402,51 +389,10 @@ class _Progress:
 # --- pages ------------------------------------------------------------------------------
 
 
-class _StillWidgets(Preprocessor):
-    """Replace widget views, which need a kernel, by the pictures and the outputs that they hold."""
-
-    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        state = nb.metadata.pop("widgets", {}).get(_STATE, {}).get("state", {})
-        for cell in nb.cells:
-            if cell.cell_type == "code":
-                cell.outputs = [still for out in cell.outputs for still in _still(out, state)]
-        return nb, resources
-
-
-def _still(output: NotebookNode, state: Mapping[str, Mapping]) -> list[NotebookNode]:
-    view = output.get("data", {}).get(_VIEW)
-    if view is None:
-        return [output]
-    note = "<p><em>A widget stands here: open the notebook in JupyterLab to use it.</em></p>"
-    note = nbformat.v4.new_output("display_data", {"text/html": note})
-    return [note, *_inside(view["model_id"], state)]
-
-
-def _inside(model: str, state: Mapping[str, Mapping]) -> list[NotebookNode]:
-    widget = state.get(model, {"state": {}})
-    found = [nbformat.from_dict(out) for out in widget["state"].get("outputs", ())]
-    for buffer in widget.get("buffers", ()):
-        if widget.get("model_name") == "ImageModel" and buffer["path"] == ["value"]:
-            mime = f"image/{widget['state'].get('format') or 'png'}"
-            found.append(nbformat.v4.new_output("display_data", {mime: buffer["data"]}))
-    for child in widget["state"].get("children", ()):
-        found += _inside(child.removeprefix("IPY_MODEL_"), state)
-    return [still for out in found for still in _still(out, state)]
-
-
 def _write_page(job: Job, executed: Path, page: Path, outcome: Outcome) -> None:
-    """The executed notebook as one page, figures inside; a failure is the notebook's problem."""
-    exporter = HTMLExporter(raw_template=_TEMPLATE, embed_images=True)
-    exporter.log.setLevel(logging.ERROR)  # nbconvert warns about every figure without a text
-    # Outputs inside widgets first, then their text bars are reduced to the final state as well.
-    exporter.register_preprocessor(_StillWidgets, enabled=True)
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    # Pictures in the text are relative to the notebook's own folder.
-    metadata = {"name": job.title, "path": str(job.path.parent)}
+    """The executed notebook's page; a failure is the notebook's problem."""
     try:
-        notebook = nbformat.read(executed, as_version=4)
-        text, _ = exporter.from_notebook_node(notebook, {"metadata": metadata})
-        write_text(page, text)
+        write_page(executed, page, title=job.title, folder=job.path.parent)
     except Exception as error:
         outcome.problems.append(f"{job.path.stem}: no page: {_line(error)}")
     else:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 # From the bottom up; a module may import from the lines above its own (and steerable/, explorer/, bench/ within).
 LAYERS = [
     {"outputs", "papers", "bessel", "rotation", "atomic"},
-    {"data", "vmf", "steerable", "checkpoints", "receipts"},
+    {"data", "vmf", "steerable", "checkpoints", "receipts", "pages"},
     {"models"},
     {"training", "metrics"},
     {"experiments"},
@@ -25,9 +25,11 @@ ONLY_IN = {
     "ipywidgets": {"explorer"},
     "ipycanvas": {"explorer"},
     "papermill": {"report"},
-    "nbconvert": {"report"},
+    "nbconvert": {"pages"},
     "nbclient": {"report"},
-    "nbformat": {"report"},
+    "nbformat": {"report", "pages"},
+    "latex2mathml": {"pages"},
+    "jinja2": {"pages"},
     "escnn": {"models", "steerable", "bench"},
     "matplotlib": {"figures"},
     "PIL": {"explorer"},

@@ -151,9 +151,7 @@ def test_page_stands_alone(batch):
     assert 'src="data:image/png;base64,iVBOR' in page  # a figure
     assert base64.b64encode(b"pixels of a widget").decode() in page
     assert "widget-view" not in page and "widget-state" not in page
-    loaded = re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="(https?:[^"]+)"', page)
-    assert all("mathjax" in address.lower() for address in loaded) and len(loaded) == 1
-    assert "<script async" in page
+    assert not re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="(https?:[^"]+)"', page)
 
 
 @pytest.mark.slow
