@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .atomic import write_atomically
-from .experiments import AUTOENCODERS, Result, find, read_result
+from .experiments import find, read_result
 from .outputs import ROOT, outputs_directory
-from .profiles import GRIDS, judge, sphere_and_plane
+from .profiles import GRIDS, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 
@@ -24,8 +24,8 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     """Copy results at hand into ``outputs/PROFILE`` of the source checkout; returns the files written.
 
     Committed runs that the profile no longer has are removed.
-    An interim result is copied too, and says so. Checkpoints, of the first seed's autoencoders and judge,
-    for the paper profile only: the others are quickly trained.
+    An interim result is copied too, and says so. Checkpoints for the paper profile only (the others are quickly
+    trained), and of those runs that a fresh machine shows: the first seed's judge and the models it reads.
 
     Raises
     ------
@@ -40,7 +40,9 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     folder = ROOT / "outputs" / profile
     files = {folder / "runs" / result.path.name: result.path for result in results}
     if profile == "paper":
-        files |= {folder / "runs" / r.checkpoint.name: r.checkpoint for r in results if _is_shown(r, profile, source, seeds[0])}
+        needed = reconstructions(profile, source, seeds[0])
+        checkpoints = [result.checkpoint for result in results if result.spec in needed and result.checkpoint.is_file()]
+        files |= {folder / "runs" / path.name: path for path in checkpoints}
     shown = re.findall(rf"outputs/{profile}/(\w+\.(?:png|html))", (ROOT / "README.md").read_text(encoding="utf-8"))
     for kind in ("tables", "figures"):
         for path in sorted((outputs_directory() / kind / profile).glob("*.*")):
@@ -58,9 +60,3 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
             old.path.unlink()
             old.checkpoint.unlink(missing_ok=True)
     return written
-
-
-def _is_shown(result: Result, profile: str, source: str, seed: int) -> bool:
-    """Whether a fresh machine needs the checkpoint: the autoencoders of one seed, and their judge."""
-    shown = result.spec.model in AUTOENCODERS and result.spec.seed == seed
-    return (shown or result.spec == judge(profile, source, seed)) and result.checkpoint.is_file()

@@ -1,26 +1,30 @@
 """What is committed is a copy of what was computed, and nothing else."""
 
+import dataclasses
+
 import pytest
 from conftest import TINY_CNN, TINY_SVAE
 
 from gvae_core import publish, run
 
+CELL = dataclasses.replace(TINY_SVAE, beta=500.0)
+
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch, outputs):
-    """An empty checkout, in which one grid of two runs is all there is."""
+    """An empty checkout, in which one grid of three runs is all there is; the judge reads only the second."""
     root = tmp_path / "checkout"
     root.mkdir()
     (root / "README.md").write_text("![x](outputs/paper/shown.png)")
     monkeypatch.setattr(publish, "ROOT", root)
-    monkeypatch.setattr(publish, "GRIDS", {"all": lambda profile, source, seed: [TINY_CNN, TINY_SVAE]})
-    monkeypatch.setattr(publish, "judge", lambda profile, source, seed: TINY_CNN)
+    monkeypatch.setattr(publish, "GRIDS", {"all": lambda profile, source, seed: [TINY_CNN, TINY_SVAE, CELL]})
+    monkeypatch.setattr(publish, "reconstructions", lambda profile, source, seed: [TINY_CNN, TINY_SVAE])
     monkeypatch.setattr(publish, "sphere_and_plane", lambda profile, source, seed: {})
     return root
 
 
 def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
-    results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1)]
+    results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1), run(CELL, progress=False)]
     for name in ("figures/paper/shown.png", "figures/paper/other.png", "tables/paper/t.md"):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         (outputs / name).write_text(name)
@@ -31,7 +35,7 @@ def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
     seed.write_text(record.replace('"seed": 0', '"seed": 1'))
     written = publish.publish("paper", "mnist5k")
     assert not stale.exists() and seed.exists()
-    names = {result.path.name for result in results} | {result.checkpoint.name for result in results}
+    names = {result.path.name for result in results} | {result.checkpoint.name for result in results[:2]}
     assert {path.name for path in written} == names | {"shown.png", "t.md"}
     for result in results:
         assert (checkout / "outputs/paper/runs" / result.path.name).read_bytes() == result.path.read_bytes()
