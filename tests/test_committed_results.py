@@ -23,11 +23,12 @@ def test_tables_come_from_committed_runs(name):
     assert table in (COMMITTED / f"{name}.md").read_text()
 
 
-def test_full_size_table_comes_from_committed_runs(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", SPECS)
+def test_full_size_tables_come_from_committed_runs(name, monkeypatch, tmp_path):
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))  # what this machine has computed beside them does not count
-    results = profiles.reached("table1")
+    results = profiles.reached(name)
     assert {result.path.parent for result in results} == {ROOT / "outputs" / "paper" / "runs"}
-    assert tables.table1(results) in (ROOT / "README.md").read_text()
+    assert getattr(tables, name)(results) in (ROOT / "README.md").read_text()
 
 
 def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_path):
