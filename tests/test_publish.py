@@ -16,9 +16,13 @@ def checkout(tmp_path, monkeypatch, outputs):
     root = tmp_path / "checkout"
     root.mkdir()
     (root / "README.md").write_text("![x](outputs/paper/shown.png)")
+
+    def grid(*specs):
+        return lambda profile, source, seed: [dataclasses.replace(spec, seed=seed) for spec in specs]
+
     monkeypatch.setattr(publish, "ROOT", root)
-    monkeypatch.setattr(publish, "GRIDS", {"all": lambda profile, source, seed: [TINY_CNN, TINY_SVAE, CELL]})
-    monkeypatch.setattr(publish, "reconstructions", lambda profile, source, seed: [TINY_CNN, TINY_SVAE])
+    monkeypatch.setattr(publish, "GRIDS", {"all": grid(TINY_CNN, TINY_SVAE, CELL)})
+    monkeypatch.setattr(publish, "reconstructions", grid(TINY_CNN, TINY_SVAE))
     monkeypatch.setattr(publish, "sphere_and_plane", lambda profile, source, seed: {})
     return root
 
@@ -40,6 +44,12 @@ def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
     for result in results:
         assert (checkout / "outputs/paper/runs" / result.path.name).read_bytes() == result.path.read_bytes()
     assert not any(path.suffix == ".safetensors" for path in publish.publish("quick", "mnist5k"))
+
+
+def test_checkpoints_are_those_of_the_first_seed(checkout):
+    first, second = (run(dataclasses.replace(TINY_CNN, seed=seed), progress=False) for seed in (0, 1))
+    written = {path.name for path in publish.publish("paper", "mnist5k", seeds=(0, 1))}
+    assert written == {first.path.name, second.path.name, first.checkpoint.name}
 
 
 def test_nothing_to_publish_is_an_error(checkout):
