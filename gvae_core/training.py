@@ -187,6 +187,11 @@ def fit(
         ncols=100,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
     )
+
+    def diverged(what: str, epoch: int, where: str) -> NonFiniteLoss:
+        place = f"epoch {epoch + 1} of {schedule.epochs}, {where}"
+        return NonFiniteLoss(f"{title}: {what} in {place} (learning rate {schedule.rate(epoch):g})")
+
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), last):
             torch.manual_seed(_epoch_seed(seed, epoch))
@@ -198,10 +203,7 @@ def fit(
             for step, batch in enumerate(order.split(schedule.batch_size)):
                 batch_losses = losses(*(tensor[batch] for tensor in train))
                 if not torch.isfinite(batch_losses["loss"]):
-                    raise NonFiniteLoss(
-                        f"{title}: loss is {batch_losses['loss'].item()} in epoch {epoch + 1} of"
-                        f" {schedule.epochs}, step {step + 1} of {steps} (learning rate {schedule.rate(epoch):g})"
-                    )
+                    raise diverged(f"loss is {batch_losses['loss'].item()}", epoch, f"step {step + 1} of {steps}")
                 optimiser.zero_grad(set_to_none=True)
                 batch_losses["loss"].backward()
                 optimiser.step()
@@ -209,6 +211,8 @@ def fit(
                 bar.update()
             record = {"epoch": epoch + 1, "learning_rate": schedule.rate(epoch), **means.named("train")}
             record |= evaluate(model, losses, validation, schedule.batch_size).named("validation")
+            if not math.isfinite(record["validation_loss"]):  # the last step may be the one that broke the weights
+                raise diverged(f"validation loss is {record['validation_loss']}", epoch, "after its last step")
             history.append(record)
             bar.set_postfix(train=f"{record['train_loss']:.4g}", validation=f"{record['validation_loss']:.4g}")
             if state_file:

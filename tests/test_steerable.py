@@ -463,6 +463,17 @@ def test_tiny_batches(path, batch):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("activation", [enn.FourierELU, enn.FourierPointwise])
+def test_nan_stays_nan(path, activation):
+    fast, stock = pair(encoder(activation=activation), path)
+    x = torch.randn(3, 1, 16, 16)
+    x[1, 0, 8, 8] = torch.nan
+    found, expected = (net.eval()(net.in_type(x)).tensor.isnan() for net in (fast, stock))
+    assert expected[1].all() and not expected[[0, 2]].any()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_the_same_seed_gives_the_same_numbers(path):
     module, x = accelerate(encoder(), path), torch.randn(5, 1, 16, 16)
     first, second = run(copy.deepcopy(module), x), run(copy.deepcopy(module), x)

@@ -619,11 +619,12 @@ inline Vec exponential(Vec x) {
     return p * two_n;
 }
 
+// NaN stays NaN: no comparison holds for it, so it takes the last branch
 inline Vec activate(Vec x, bool relu) {
     const Vec zero{};
-    if (relu) return x > zero ? x : zero;
+    if (relu) return x < zero ? zero : x;
     const Vec negative = exponential(x < zero ? x : zero) - 1.f;
-    return x > zero ? x : negative;
+    return x < zero ? negative : x;
 }
 
 inline Vec activate_slope(Vec x, bool relu) {
