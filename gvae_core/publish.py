@@ -23,7 +23,7 @@ CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path]:
     """Copy results at hand into ``outputs/PROFILE`` of the source checkout; returns the files written.
 
-    Committed runs that the profile no longer has are removed.
+    Committed runs of this source that the profile no longer has are removed.
     An interim result is copied too, and says so. Checkpoints for the paper profile only (the others are quickly
     trained), and of those runs that a fresh machine shows: the first seed's judge and the models it reads.
 
@@ -56,7 +56,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
         write_atomically(target, lambda temporary: shutil.copyfile(files[target], temporary))
     known = [dataclasses.replace(spec, seed=0) for spec in specs]
     for old in map(read_result, (folder / "runs").glob("*.json")):
-        if dataclasses.replace(old.spec, seed=0) not in known:
+        if old.spec.source == source and dataclasses.replace(old.spec, seed=0) not in known:
             old.path.unlink()
             old.checkpoint.unlink(missing_ok=True)
     return written

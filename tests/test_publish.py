@@ -32,13 +32,14 @@ def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
     for name in ("figures/paper/shown.png", "figures/paper/other.png", "tables/paper/t.md"):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         (outputs / name).write_text(name)
-    stale, seed = checkout / "outputs/paper/runs/cnn-0.json", checkout / "outputs/paper/runs/cnn-1.json"
+    stale, seed, source = (checkout / f"outputs/paper/runs/cnn-{i}.json" for i in range(3))
     stale.parent.mkdir(parents=True)
     record = results[0].path.read_text()
     stale.write_text(record.replace('"epochs": 2', '"epochs": 3'))
     seed.write_text(record.replace('"seed": 0', '"seed": 1'))
+    source.write_text(record.replace('"source": "mnist5k"', '"source": "mnist"'))
     written = publish.publish("paper", "mnist5k")
-    assert not stale.exists() and seed.exists()
+    assert not stale.exists() and seed.exists() and source.exists()
     names = {result.path.name for result in results} | {result.checkpoint.name for result in results[:2]}
     assert {path.name for path in written} == names | {"shown.png", "t.md"}
     for result in results:
