@@ -95,6 +95,13 @@ class RunSpec:
             if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or value < least:
                 noun = "a whole number" if kind is int else "a number"
                 raise ValueError(f"RunSpec: expected {name} to be {noun} of at least {least}, got {value!r}")
+            if kind is not int:
+                object.__setattr__(self, name, float(value))  # 1 and 1.0 are the same run, so the same key
+        if self.training_digits % self.batch_size == 1:  # batch normalisation has no statistics of one image
+            raise ValueError(
+                f"RunSpec: expected a last batch of more than one image, got batch_size {self.batch_size}"
+                f" for {self.training_digits} training images"
+            )
         for name, owners in (("latent_dim", AUTOENCODERS), ("beta", AUTOENCODERS), ("paper_loss", CLASSIFIERS)):
             if (getattr(self, name) is not None) != (self.model in owners):
                 rule = "a value" if self.model in owners else "None"

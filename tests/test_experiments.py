@@ -35,6 +35,11 @@ def test_tuples_and_lists_are_the_same_content():
     assert dataclasses.replace(TINY_GCNN, sizes=sizes).key == TINY_GCNN.key
 
 
+def test_whole_and_other_numbers_are_the_same_content():
+    whole, other = (dataclasses.replace(TINY_SVAE, beta=beta, decay=1) for beta in (1, 1.0))
+    assert whole == other and whole.key == other.key
+
+
 @given(st.sampled_from([f.name for f in dataclasses.fields(RunSpec)]), st.text(min_size=1, max_size=3))
 def test_a_mistyped_field_is_an_error_with_the_closest_name(name, tail):
     fields = {f.name for f in dataclasses.fields(RunSpec)}
@@ -53,6 +58,7 @@ def test_a_mistyped_field_is_an_error_with_the_closest_name(name, tail):
         (TINY_CNN, dict(epochs=1.5), "got 1.5"),
         (TINY_CNN, dict(epochs=True), "got True"),
         (TINY_CNN, dict(learning_rate=float("nan")), "learning_rate .* got nan"),
+        (TINY_CNN, dict(train_images=97), "last batch of more than one image, got batch_size 32 for 97 training images"),
         (TINY_CNN, dict(latent_dim=3), "None for latent_dim with model 'cnn', got 3"),
         (TINY_CNN, dict(paper_loss=1), "True or False, got 1"),
         (TINY_SVAE, dict(beta=None), "a value for beta with model 'svae', got None"),
