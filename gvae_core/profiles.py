@@ -1,7 +1,7 @@
 """The profiles: which runs each notebook asks for, at which size.
 
 smoke: every cell executes, nothing is learned. quick: real numbers on a laptop. paper: the papers', with
-the variants `aligned` beside them, whose recipe is ours.
+variants of ours beside them (a wide first kernel, other grids, two frames, a short schedule).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _BETAS = {"smoke": (0.1,), "quick": (0.1, 500.0), "paper": papers.BETAS}
 
 
 def resolve_source(source: str) -> str:
-    """``auto`` -> the source that `data.load_mnist` finds on this machine; others stay."""
-    return load_mnist(source).source
+    """``auto`` -> the source that `data.load_mnist` finds on this machine; a named one stays, whether it is there or not."""
+    return load_mnist(source).source if source == "auto" else source
 
 
 def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
@@ -233,5 +233,4 @@ def _short_decay(epochs: int) -> float:
 def _data(profile: str, source: str) -> dict:
     # quick must stay quick where the full MNIST is at hand; small batches make up for few digits
     train, test, batch = {"smoke": (200, 100, 50), "quick": (4000, 500, 50), "paper": (None, None, 100)}[profile]
-    source = resolve_source(source) if source == "auto" else source  # a named one need not be on this machine
-    return dict(source=source, train_images=train, test_images=test, batch_size=batch)
+    return dict(source=resolve_source(source), train_images=train, test_images=test, batch_size=batch)

@@ -16,39 +16,36 @@ PACKAGE = Path(__file__).parent
 FOLDERS = ("runs", "figures", "tables")  # of the outputs, that notebooks write into
 
 
-def digest(notebook: Path, parameters: Mapping[str, object]) -> str:
-    """Of all that decides what a notebook shows: its cells and parameters, the package, the machine's settings."""
+def digest(notebook: Path, parameters: Mapping[str, object], outputs: Path) -> str:
+    """Of all that decides what a notebook shows: its cells and parameters, the package, the machine's settings.
+
+    And the results of the papers' size, which notebooks of every profile show: `gvae run` may add some.
+    """
     settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
     versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
     parts = [json.dumps([dict(parameters), settings, versions], sort_keys=True, default=str).encode()]
     sources = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp", ".html"))
     parts += [path.read_bytes() for path in (notebook, *sources)]
+    results = (path.read_bytes() for folder in (outputs / "runs", COMMITTED) for path in sorted(folder.glob("*.json")))
+    parts += [result for result in results if b'"train_images": null' in result]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def text(digest: str, outputs: Path) -> str:
-    """The receipt of a notebook that has just run without an error: digest, files and full-size results then there."""
+    """The receipt of a notebook that has just run without an error: digest and the files then there."""
     files = [
         str(path.relative_to(outputs))
         for folder in FOLDERS
         for path in sorted((outputs / folder).rglob("*"))
         if path.is_file() and path.suffix != ".lock" and ".state" not in path.suffixes and path.name[0] != "."
     ]
-    return json.dumps({"digest": digest, "full_size": _full_size(outputs), "files": files}, indent=1)
+    return json.dumps({"digest": digest, "files": files}, indent=1)
 
 
 def holds(receipt: Path, digest: str, outputs: Path) -> bool:
-    """Whether the receipt is for the same digest and full-size results, and all of its files are still there."""
+    """Whether the receipt is for the same digest, and all of its files are still there."""
     try:
         record = json.loads(receipt.read_text(encoding="utf-8"))
-        same = record["digest"] == digest and record["full_size"] == _full_size(outputs)
-        return same and all((outputs / name).is_file() for name in record["files"])
+        return record["digest"] == digest and all((outputs / name).is_file() for name in record["files"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or not readable: execute the notebook
         return False
-
-
-def _full_size(outputs: Path) -> str:
-    """Digest of the results of the papers' size, which notebooks of every profile show: `gvae run` may add some."""
-    contents = [path.read_bytes() for folder in (outputs / "runs", COMMITTED) for path in sorted(folder.glob("*.json"))]
-    whole = [content for content in contents if b'"train_images": null' in content]
-    return hashlib.sha256(b"\0".join(whole)).hexdigest()

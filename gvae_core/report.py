@@ -211,7 +211,7 @@ def _run(
     job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Progress, fresh: bool
 ) -> None:
     executed, page, receipt = (folder / f"{job.path.stem}{end}" for end in (".ipynb", ".html", ".receipt.json"))
-    digest = receipts.digest(job.path, job.parameters)
+    digest = receipts.digest(job.path, job.parameters, outputs)
     if not fresh and executed.exists() and page.exists() and receipts.holds(receipt, digest, outputs):
         outcome.result, outcome.cells, outcome.page = OK, "cached", page
         progress.finish("ok, unchanged since it was executed (--fresh executes it again)")
