@@ -35,7 +35,7 @@ from gvae_core.experiments import load_splits
 
 source = profiles.resolve_source(source)
 images = load_splits(source).test.images[:digits]
-angles = list(range(angle_step, 181, angle_step))
+angles = sorted({*range(angle_step, 181, angle_step), 45, 90})
 torch.manual_seed(seed)
 stamp = dict(profile=profile, source=source)
 print(f"source {source}: {len(images)} test digits, {tuple(images.shape[1:])}")
@@ -126,7 +126,8 @@ results = {result.spec.model: result for result in map(run, profiles.table1(prof
 networks = {}
 for model, result in results.items():
     networks[f"{figures.NAMES[model]}, untrained"] = result.spec.build().eval()
-    networks[f"{figures.NAMES[model]}, trained"] = result.load_model()
+    if result.checkpoint.is_file():  # committed numbers may come without their weights
+        networks[f"{figures.NAMES[model]}, trained"] = result.load_model()
 by_angle_trained = {
     name: [metrics.equivariance_error(network, images, angle) for angle in angles]
     for name, network in networks.items()

@@ -159,7 +159,7 @@ Markdown(tables.save(tables.searches(found), "search_by_code", **stamp))
 #   other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
 # - What the small S-GVAE of the `quick` profile does lose is sharpness. Its 9s suffer, as in the tiny paper (66 %): many
 #   are read as 4s, whose top is open, and many of the 4s as 9s; a search by code, without the decoder, finds more of them.
-# - At the papers' size one frame loses about ten points from upright to turned digits, two frames (`SteerableEncoder`)
-#   about one, and their 9s and 6s are read like the other digits: hardly anything of the angle is left.
+# - At the papers' size one frame loses eight points from upright to turned digits, two frames (`SteerableEncoder`)
+#   less than one, and their 9s and 6s are read like the other digits: hardly anything of the angle is left.
 # - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two digits,
 #   and neither judge nor search recovers them.
