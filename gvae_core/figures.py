@@ -54,8 +54,8 @@ def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
 def error_by_angle(errors: Mapping[str, Sequence[float]], angles: Sequence[float], title: str) -> Figure:
     """Equivariance error over the angle (degrees), one curve per name, on a logarithmic axis."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for index, (name, values) in enumerate(errors.items()):
-        axes.semilogy(angles, np.maximum(values, EXACT), marker=MARKERS[index % len(MARKERS)], ms=4, lw=1.2, label=name)
+    for marker, (name, values) in zip(itertools.cycle(MARKERS), errors.items()):
+        axes.semilogy(angles, np.maximum(values, EXACT), marker=marker, ms=4, lw=1.2, label=name)
     axes.axhline(2**0.5, color=GREY, ls=":", lw=1)
     axes.text(angles[0], 2**0.5 * 1.15, "another image", color=GREY, fontsize=8)
     axes.set(xlabel="rotation of the input (degrees)", ylabel="relative error", title=title)
@@ -67,7 +67,7 @@ def error_by_angle(errors: Mapping[str, Sequence[float]], angles: Sequence[float
 def error_by_layer(errors: Mapping[str, Sequence[float]], layers: Sequence[str], title: str) -> Figure:
     """Equivariance error of each layer, one group of points per name, on a logarithmic axis."""
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    for marker, (name, values) in zip("osD^v<>", errors.items()):
+    for marker, (name, values) in zip(itertools.cycle(MARKERS), errors.items()):
         axes.semilogy(range(len(layers)), np.maximum(values, EXACT), marker=marker, lw=1, label=name)
     axes.set_xticks(range(len(layers)), layers, rotation=20)
     axes.axhline(1e-5, color=GREY, ls=":", lw=1)

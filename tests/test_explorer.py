@@ -28,7 +28,7 @@ from gvae_core.explorer.latest import Latest
 from gvae_core.explorer.pad import digit_from_strokes
 from gvae_core.explorer.picker import DRAWN
 from gvae_core.explorer.views import PolarPlot, SpherePlot
-from gvae_core.profiles import autoencoder, full_size_models
+from gvae_core.profiles import full_size_pair
 
 
 @pytest.fixture(scope="module")
@@ -206,21 +206,11 @@ def test_other_bad_input_is_refused(models, digits):
         RotationExplorer({"x": torch.nn.Linear(2, 2)}, digits.images[:1])
 
 
-SMALL = {
-    "sgvae": dict(fields=(8, 8, 16), frequency=3, grid="aligned", decoder_channels=(32, 32, 16), dropout=0.0),
-    "svae": dict(channels=(16, 16, 32), decoder_channels=(32, 32, 16), dropout=0.0),
-}
-
-
 @pytest.mark.slow
 def test_reconstructions_stand_still_with_the_steerable_encoder_only(digits, outputs):
-    """With the committed models of the papers' size where they are, else with small ones, trained here."""
-    trained = {r.spec.model: r.load_model() for r in reversed(full_size_models()) if r.spec.protocol == "upright"}
-    for kind, sizes in SMALL.items() if len(trained) < 2 else ():
-        spec = autoencoder(kind, "quick", "mnist5k", latent_dim=6, beta=0.1, epochs=3)
-        spec = dataclasses.replace(spec, train_images=1500, test_images=100, sizes=sizes)
-        trained[kind] = run(spec, progress=False).load_model()
-    explorer = RotationExplorer({kind: trained[kind] for kind in SMALL}, digits.images, digits.labels)
+    trained = {kind: result.load_model() for kind, result in full_size_pair().items()}
+    assert list(trained) == ["sgvae", "svae"]
+    explorer = RotationExplorer(trained, digits.images, digits.labels)
     upright = rows(explorer)
     solid = upright[0] < 255
     spread = np.abs(upright - upright[:, :, :1])[:, solid].mean(1)

@@ -82,5 +82,10 @@ def test_papers_numbers_have_the_grids_shape():
 
 def test_sphere_and_latent_figures_draw_points(digits):
     points = torch.nn.functional.normalize(torch.randn(20, 3), dim=1)
-    assert figures.sphere_samples({"κ = 1": points}, points[0]).axes
-    assert figures.latent_spaces(points, torch.randn(20, 2), digits.labels[:20]).axes
+    for figure, panels in (
+        (figures.sphere_samples({"κ = 1": points}, points[0]), 1),
+        (figures.latent_spaces(points, torch.randn(20, 2), digits.labels[:20]), 2),
+    ):
+        for axes in figure.axes[:panels]:
+            drawn = sum(len(dots.get_offsets()) for dots in axes.collections if dots.get_offsets().shape[1] == 2)
+            assert drawn >= 20

@@ -31,8 +31,8 @@ def notebook(name):
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def test_there_are_five_notebooks():
-    assert len(NAMES) >= 5
+def test_there_are_six_notebooks():
+    assert len(NAMES) == 6
 
 
 def contents(notebook) -> list[tuple]:

@@ -14,16 +14,12 @@ import platform
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # escnn warns about py3nj, which only its 3-D groups use
-    import escnn.nn as enn
-    from escnn.gspaces import rot2dOnR2
-
+import escnn.nn as enn
 import torch
+from escnn.gspaces import rot2dOnR2
 from torch import nn
 
 from ..steerable import accelerate, path_in_use

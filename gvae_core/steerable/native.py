@@ -201,7 +201,7 @@ class ConvolutionPlan:
         self.blocks = np.array(
             [[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32
         )
-        self.terms = _sparse([(m, s, v) for m, s, v in terms], maps)
+        self.terms = _sparse(terms, maps)
         self.back = _sparse([(s, m, v) for m, s, v in terms], len(bank) * (self.end - self.first))
 
     def describe(self, x: Tensor) -> _Convolution:
