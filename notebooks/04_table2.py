@@ -80,7 +80,7 @@ Markdown(tables.save(tables.table2(full_size), "table2_full_size", profile="pape
 #   papers' first three columns are repetitions of one experiment. Their cell (0.01, 10) of the S-GVAE, 48.27k, is out
 #   of line with its neighbours; several seeds of the `paper` profile will show whether it is a bad run.
 # - The S-GVAE's loss is above the S-VAE's, as in the papers: its code does not hold the slant of a digit.
-# - At full size, β = 0.1, a fifth of the epochs brings both models below or near the papers' values at d = 6, with the papers'
-#   distance between S-GVAE and S-VAE: the unit, a sum over 100 images, is the papers'. The cells say which epochs they had.
+# - At full size, β = 0.1, a fifth of the epochs brings both models below the papers' values at d = 6, S-GVAE and S-VAE nearly
+#   as far apart as theirs: the unit, a sum over 100 images, is the papers'. The table says which epochs each cell had.
 # - In the `quick` profile two of the five columns train, for a few epochs on 4,000 digits: compare the pattern, not
 #   the level.
