@@ -8,10 +8,11 @@ warnings.filterwarnings("ignore", message="`py3nj` package not found", module="e
 
 # Public names by module, imported when first used (PEP 562): `gvae --help` need not load torch.
 _PUBLIC = {
-    "data": ("load_mnist",),
-    "experiments": ("RunSpec", "run"),
+    "images": ("load_mnist",),
     "models": ("CNNClassifier", "GCNNClassifier", "SphericalVAE", "sgvae", "svae"),
     "rotation": ("rotate",),
+    "runs.run": ("run",),
+    "runs.spec": ("RunSpec",),
     "vmf": ("HypersphericalUniform", "VonMisesFisher"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from gvae_core.outputs import PROFILES, ROOT, outputs_directory
+from gvae_core.files import PROFILES, ROOT, outputs_directory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; each sets `command`, a function of the parsed arguments."""
-    parser = argparse.ArgumentParser(
-        prog="gvae", description="Group-equivariant VAE: an interactive research report."
-    )
+    parser = argparse.ArgumentParser(prog="gvae", description="Group-equivariant VAE: an interactive research report.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_report(commands)
     _add_run(commands)
@@ -39,9 +37,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         description="Execute the notebooks headless and write OUTPUTS/executed/PROFILE/index.html.",
     )
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
-    parser.add_argument(
-        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="such as 02_table1"
-    )
+    parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help="such as 02_table1")
     parser.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", type=_pair,
         help="a notebook parameter, such as seed=1; may be repeated",
@@ -57,9 +53,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         "--outputs", type=Path, default=outputs_directory(),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
     )  # fmt: skip
-    parser.add_argument(
-        "--fresh", action="store_true", help="execute also notebooks that have not changed since"
-    )
+    parser.add_argument("--fresh", action="store_true", help="execute also notebooks that have not changed since")
     parser.set_defaults(command=_report, error=parser.error)
 
 
@@ -73,7 +67,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from gvae_core.report import plan, report
+    from gvae_core.report.batch import plan, report
 
     _end_like_ctrl_c()
     try:
@@ -104,9 +98,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     where.add_argument(
         "--workers", type=_count, metavar="N", help="compute N cells at a time, on as many processes of this machine"
     )
-    where.add_argument(
-        "--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler"
-    )
+    where.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler")
     parser.set_defaults(command=_run, error=parser.error)
 
 
@@ -165,7 +157,7 @@ def _seeds(text: str) -> list[int]:
 
 def _cells(args: argparse.Namespace) -> list:
     """The specs of the selected tables and seeds, each once."""
-    from gvae_core.profiles import GRIDS, resolve_source
+    from gvae_core.report.profiles import GRIDS, resolve_source
 
     for table in args.tables:
         if table not in GRIDS:
@@ -185,18 +177,18 @@ def _cells(args: argparse.Namespace) -> list:
 
 def _run(args: argparse.Namespace) -> int:
     _end_like_ctrl_c()
-    from gvae_core import grid
+    from gvae_core.runs import many
 
     specs = _cells(args)
     print(f"{len(specs)} cells, profile {args.profile}, into {outputs_directory() / 'runs'}", flush=True)
     try:
-        failures = grid.run_grid(
+        failures = many.run_grid(
             specs, device=args.device, stop_after=args.stop_after, workers=args.workers, scheduler=args.scheduler
         )
     except KeyboardInterrupt:
-        cells = [grid.look(spec) for spec in specs]
+        cells = [many.look(spec) for spec in specs]
         print("Stopped. The same command goes on from here:")
-        print("\n".join(f"  {cell.spec.title} {cell.spec.key}: {grid.describe(cell)}" for cell in cells))
+        print("\n".join(f"  {cell.spec.title} {cell.spec.key}: {many.describe(cell)}" for cell in cells))
         return 130
     except (ValueError, OSError) as error:
         args.error(str(error))
@@ -206,9 +198,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from gvae_core import grid
+    from gvae_core.runs import many
 
-    cells = [grid.look(spec) for spec in _cells(args)]
+    cells = [many.look(spec) for spec in _cells(args)]
     rows = [("cell", "key", "state", "epochs", "seconds", "file")]
     for cell in cells:
         seconds = "" if cell.seconds is None else f"{cell.seconds:.0f}"
@@ -223,8 +215,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _publish(args: argparse.Namespace) -> int:
-    from gvae_core.profiles import resolve_source
-    from gvae_core.publish import publish
+    from gvae_core.report.profiles import resolve_source
+    from gvae_core.report.publish import publish
 
     try:
         written = publish(args.profile, resolve_source(args.source), args.seeds)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .atomic import write_atomically
+from .files import write_atomically
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:

@@ -91,9 +91,7 @@ def confusion(classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount(10 * labels.cpu() + said, minlength=100).view(10, 10)
 
 
-def accuracy_by_angle(
-    classifier: nn.Module, images: Tensor, labels: Tensor, angles: Sequence[float]
-) -> list[float]:
+def accuracy_by_angle(classifier: nn.Module, images: Tensor, labels: Tensor, angles: Sequence[float]) -> list[float]:
     """Accuracy with all images turned by each angle (degrees)."""
     return [accuracy(classifier, rotate(images, angle), labels) for angle in angles]
 
@@ -141,9 +139,7 @@ def angle_between(a: Tensor, b: Tensor) -> Tensor:
 def latent_drift(model: nn.Module, images: Tensor, angles: Sequence[float]) -> list[float]:
     """Mean angle (degrees) between the mean directions of images turned by each angle and upright."""
     upright = latent_codes(model, images)
-    return [
-        angle_between(latent_codes(model, rotate(images, angle)), upright).mean().item() for angle in angles
-    ]
+    return [angle_between(latent_codes(model, rotate(images, angle)), upright).mean().item() for angle in angles]
 
 
 def pair_angles(codes: Tensor, labels: Tensor, first: int, second: int) -> Tensor:

@@ -168,9 +168,7 @@ def fit(
     device = next(model.parameters()).device
     train, validation = ([t.to(device) for t in tensors] for tensors in (train, validation))
     model.train()
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
+    optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     start, history = time.perf_counter(), []
     if state_file and state_file.exists():
         start -= read_progress(state_file).seconds
@@ -279,9 +277,7 @@ def _save_state(
 
 def _load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[dict]:
     tensors, metadata = load_tensors(path)
-    model.load_state_dict(
-        {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    )
+    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam."):

@@ -30,8 +30,9 @@ angle_step = 15  # degrees
 # %%
 import torch
 
-from gvae_core import figures, metrics, models, profiles, rotate, run
-from gvae_core.experiments import load_splits
+from gvae_core import metrics, models, rotate, run
+from gvae_core.images import load_splits
+from gvae_core.report import figures, profiles
 
 source = profiles.resolve_source(source)
 images = load_splits(source).test.images[:digits]

@@ -30,8 +30,10 @@ source = "auto"  # auto, mnist or mnist5k
 # %%
 from IPython.display import Markdown
 
-from gvae_core import figures, metrics, profiles, run, tables
-from gvae_core.experiments import kinds_of_input, load_splits
+from gvae_core import metrics, run
+from gvae_core.images import load_splits
+from gvae_core.report import figures, profiles, tables
+from gvae_core.runs.run import kinds_of_input
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)

@@ -32,8 +32,9 @@ import numpy as np
 import torch
 from torch.distributions import kl_divergence
 
-from gvae_core import HypersphericalUniform, VonMisesFisher, figures, metrics, profiles, rotate, run
-from gvae_core.experiments import load_splits
+from gvae_core import HypersphericalUniform, VonMisesFisher, metrics, rotate, run
+from gvae_core.images import load_splits
+from gvae_core.report import figures, profiles
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)

@@ -32,7 +32,8 @@ source = "auto"  # auto, mnist or mnist5k
 # %%
 from IPython.display import Markdown
 
-from gvae_core import figures, profiles, run, tables
+from gvae_core import run
+from gvae_core.report import figures, profiles, tables
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)

@@ -28,11 +28,14 @@ first_digit = 0  # the figures show test digits from here on
 # %%
 import torch
 
-from gvae_core import figures, metrics, profiles, rotate, run
-from gvae_core.experiments import ANGLE_SEED, load_splits
-from gvae_core.explorer import RotationExplorer, models_at_hand
-from gvae_core.outputs import outputs_directory
+from gvae_core import metrics, rotate, run
+from gvae_core.explorer import RotationExplorer
+from gvae_core.files import outputs_directory
+from gvae_core.images import load_splits
+from gvae_core.report import figures, profiles
+from gvae_core.report.trained_models import trained_models
 from gvae_core.rotation import random_angles
+from gvae_core.runs.run import ANGLE_SEED
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)
@@ -56,7 +59,7 @@ for result in results:
 # your own. This needs a running kernel; the page `explorer.html` beside the figures, and the still figures below, do not.
 
 # %%
-explorer = RotationExplorer(models_at_hand(profile, source, seed), images, labels)
+explorer = RotationExplorer(trained_models(profile, source, seed), images, labels)
 explorer
 
 # %%

@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import gvae_core.data
-from gvae_core.experiments import RunSpec, load_splits
+import gvae_core.images
+from gvae_core.images import load_splits
+from gvae_core.runs.spec import RunSpec
+
 
 @pytest.fixture(scope="session")
-def digits() -> gvae_core.data.Digits:
+def digits() -> gvae_core.images.Digits:
     """Real test digits."""
     return load_splits("mnist5k").test
 

@@ -7,15 +7,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
-# From the bottom up; a module may import from the lines above its own (and steerable/, explorer/, bench/ within).
+# From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
-    {"outputs", "papers", "bessel", "rotation", "atomic"},
-    {"data", "vmf", "steerable", "checkpoints", "receipts", "pages"},
+    {"files", "bessel", "rotation"},
+    {"images", "vmf", "steerable", "checkpoints"},
     {"models"},
     {"training", "metrics"},
-    {"experiments"},
-    {"profiles", "figures", "grid"},
-    {"tables", "explorer", "report", "publish"},
+    {"runs", "explorer"},  # the explorer takes models and images, and knows no runs
+    {"report"},
     {"bench"},
     {"__main__"},
 ]
@@ -25,23 +24,23 @@ ONLY_IN = {
     "ipywidgets": {"explorer"},
     "ipycanvas": {"explorer"},
     "papermill": {"report"},
-    "nbconvert": {"pages"},
+    "nbconvert": {"report"},
     "nbclient": {"report"},
-    "nbformat": {"report", "pages"},
-    "latex2mathml": {"pages"},
-    "jinja2": {"pages"},
+    "nbformat": {"report"},
+    "jupytext": {"report"},
+    "latex2mathml": {"report"},
+    "jinja2": {"report"},
     "escnn": {"models", "steerable", "bench"},
-    "matplotlib": {"figures"},
+    "matplotlib": {"report"},
     "PIL": {"explorer"},
     "safetensors": {"checkpoints"},
-    "pooch": {"outputs", "data"},
-    "mlxtend": {"data"},
-    "sklearn": {"data"},
-    "tqdm": {"training", "grid"},
-    "distributed": {"grid"},
+    "pooch": {"files", "images"},
+    "mlxtend": {"images"},
+    "sklearn": {"images"},
+    "tqdm": {"training", "runs", "report"},
+    "distributed": {"runs"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),
-    "jupytext": set(),
     "pickle": set(),
 }
 
@@ -60,7 +59,7 @@ def imports(path: Path):
         names = []
         if isinstance(node, ast.ImportFrom):
             if node.level and node.level < depth:
-                continue  # within a subpackage
+                continue  # within a room
             prefix = "gvae_core." if node.level else ""
             base = prefix + (node.module or "")
             names = [base] if base.count(".") or not base.startswith("gvae_core") else []

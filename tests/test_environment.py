@@ -19,9 +19,7 @@ CONDA = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str
 
 def test_environment_installs_the_project_and_nothing_twice():
     assert ENVIRONMENT["name"] == "gvae" and ENVIRONMENT["channels"] == ["conda-forge"]
-    assert [entry for entry in ENVIRONMENT["dependencies"] if entry not in CONDA] == [
-        {"pip": ["-e ."]}
-    ]
+    assert [entry for entry in ENVIRONMENT["dependencies"] if entry not in CONDA] == [{"pip": ["-e ."]}]
     names = [re.match(r"[\w.-]+", entry)[0].lower() for entry in CONDA]
     assert len(set(names)) == len(names)
     assert not {Requirement(line).name.lower() for line in PROJECT["dependencies"]} & set(names)
@@ -62,8 +60,6 @@ def test_citation_names_both_papers(citation):
     report, paper = citation["references"]
     for reference in (report, paper):
         assert {"type", "title", "authors", "year"} <= reference.keys()
-        assert all(
-            {"family-names", "given-names"} <= author.keys() for author in reference["authors"]
-        )
+        assert all({"family-names", "given-names"} <= author.keys() for author in reference["authors"])
     assert [author["family-names"] for author in report["authors"]] == ["Ahmedeo"]
     assert [author["family-names"] for author in paper["authors"]] == ["Shokry", "Norelli"]

@@ -4,8 +4,17 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from gvae_core import metrics, models
-from gvae_core.models import GRIDS, CNNClassifier, GCNNClassifier, SteerableEncoder, parameter_count, sgvae, svae
+from gvae_core import metrics
+from gvae_core.models import (
+    GRIDS,
+    CNNClassifier,
+    GCNNClassifier,
+    SteerableEncoder,
+    encoders,
+    parameter_count,
+    sgvae,
+    svae,
+)
 from gvae_core.rotation import rotate
 
 SMALL = dict(fields=(2, 2, 4), frequency=3)
@@ -42,23 +51,23 @@ def test_canvas_and_decode_speak_of_the_same_pixels(digits):
     model = svae(4).eval()
     z = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
     inner = model.decode_canvas(z)[..., 2:30, 2:30]
-    assert torch.allclose(models.standardise(model.decode(z)), inner, atol=1e-5)
-    assert torch.allclose(model.canvas(digits.images[:3])[..., 2:30, 2:30], models.standardise(digits.images[:3]))
+    assert torch.allclose(encoders.standardise(model.decode(z)), inner, atol=1e-5)
+    assert torch.allclose(model.canvas(digits.images[:3])[..., 2:30, 2:30], encoders.standardise(digits.images[:3]))
 
 
 @pytest.mark.parametrize("size", [28, 29, 32, 33])
 def test_fit_to_grid_keeps_the_centre(digits, size):
     images = digits.images[:4]
-    fitted = models.fit_to_grid(images, size)
+    fitted = encoders.fit_to_grid(images, size)
     assert fitted.shape[-2:] == (size, size)
     assert torch.allclose(
-        models.fit_to_grid(torch.rot90(images, 1, (2, 3)), size), torch.rot90(fitted, 1, (2, 3)), atol=1e-7
+        encoders.fit_to_grid(torch.rot90(images, 1, (2, 3)), size), torch.rot90(fitted, 1, (2, 3)), atol=1e-7
     )
 
 
 def test_fit_to_grid_refuses_a_smaller_grid():
     with pytest.raises(ValueError, match="at least 28.*got 27"):
-        models.fit_to_grid(torch.zeros(1, 1, 28, 28), 27)
+        encoders.fit_to_grid(torch.zeros(1, 1, 28, 28), 27)
 
 
 ENCODERS = {
@@ -109,7 +118,9 @@ def test_the_isotropic_grid_hides_the_frame_and_helps_between_quarter_turns(digi
         return [((turned - upright).norm() / (upright - upright.mean(0)).norm()).item(), frame.item()]
 
     with torch.no_grad():
-        aligned, isotropic = (torch.tensor([errors(grid, seed) for seed in range(3)]).mean(0) for grid in ("aligned", "isotropic"))
+        aligned, isotropic = (
+            torch.tensor([errors(grid, seed) for seed in range(3)]).mean(0) for grid in ("aligned", "isotropic")
+        )
     assert (isotropic < 0.6 * aligned).all(), (isotropic, aligned)
 
 
@@ -180,11 +191,16 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, grid):
         (lambda: svae(4).decode(torch.zeros(2, 5)), r"codes \[N, 4\], got \[2, 5\]"),
         (lambda: small_sgvae(grid="papper"), "'papper'"),
         (lambda: small_sgvae(latent_dim=1), "at least 2 .* got 1"),
-        (lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2), r"as blocks, 2; got strides=\(1,\)"),
+        (
+            lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2),
+            r"as blocks, 2; got strides=\(1,\)",
+        ),
         (lambda: SteerableEncoder((2,), 0, strides=(1,), grid_size=28, invariants=2), "at least 1, got 0"),
         (lambda: small_sgvae(frames=0), "at least one frame, got 0"),
         (
-            lambda: SteerableEncoder((2,), 2, kernel_size=29, strides=(1,), grid_size=29, invariants=2, mask_features=True),
+            lambda: SteerableEncoder(
+                (2,), 2, kernel_size=29, strides=(1,), grid_size=29, invariants=2, mask_features=True
+            ),
             "at least 2 x 2 for a disc around them, got 1 x 1",
         ),
     ],

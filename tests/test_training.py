@@ -51,7 +51,9 @@ def test_papers_vae_loss_is_a_sum_over_100_images_plus_beta_times_the_mean_kl(di
 
 def test_a_seed_gives_the_same_numbers_and_another_seed_others(digits):
     def history(seed):
-        return fit_vae(small_svae(), digits.images[:48], digits.images[48:64], SCHEDULE, beta=1.0, seed=seed, progress=False)
+        return fit_vae(
+            small_svae(), digits.images[:48], digits.images[48:64], SCHEDULE, beta=1.0, seed=seed, progress=False
+        )
 
     assert history(0) == history(0) != history(1)
 

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from ..experiments import load_splits
 from ..explorer import RotationExplorer
+from ..images import load_splits
 from ..models import sgvae, svae
 from ..steerable import path_in_use
 

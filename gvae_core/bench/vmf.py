@@ -94,10 +94,7 @@ def main(args: argparse.Namespace) -> None:
             loc = normalize(torch.randn(batch, dim, device=args.device), dim=-1).requires_grad_()
             kappa = torch.full((batch,), args.kappa, device=args.device, requires_grad=True)
             steps = [loss, torch.compile(loss, fullgraph=True)] if args.compile else [loss]
-            ours = [
-                f"{milliseconds(lambda s=step: s(loc, kappa).backward(), args.repeats):9.2f}"
-                for step in steps
-            ]
+            ours = [f"{milliseconds(lambda s=step: s(loc, kappa).backward(), args.repeats):9.2f}" for step in steps]
             mu = loc[0].detach().cpu().double().numpy()
             mu /= np.linalg.norm(mu)
             scipy_law = stats.vonmises_fisher(mu, args.kappa)

@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets as widgets
-import torch
 from torch import Tensor, nn
 
+from ..models import SphericalVAE
 from . import views
 from .frames import STRIP, Frame, Turn, yardstick
 from .latest import Latest
 from .pad import SIZE, DrawingPad
 from .page import save_page
 from .picker import DigitPicker
-from ..models import SphericalVAE
 
 ROWS = 2  # models shown at once
 _TURN = dict(min=-180, max=180, value=0)
@@ -47,7 +46,7 @@ class RotationExplorer(widgets.VBox):
     ----------
     models : a `SphericalVAE`, or name -> `SphericalVAE`; the first two are shown, all can be picked.
         A name's part before the first " · " is its title. A value is read only when it is shown, so a
-        mapping may load late (`models_at_hand`)
+        mapping may load late (`trained_models`)
     images : [N, 1, H, H] in [0, 1], upright
     labels : [N] classes; digits are then picked by class, otherwise one by one
 
@@ -63,9 +62,7 @@ class RotationExplorer(widgets.VBox):
     >>> explorer.slider.value = 90
     """
 
-    def __init__(
-        self, models: nn.Module | Mapping[str, nn.Module], images: Tensor, labels: Tensor | None = None
-    ):
+    def __init__(self, models: nn.Module | Mapping[str, nn.Module], images: Tensor, labels: Tensor | None = None):
         self.models = {"reconstruction": models} if isinstance(models, nn.Module) else models
         _check(self.models, images, labels)
         self.images, self.labels = images, labels

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..files import write_text
 from . import views
-from ..atomic import write_text
 from .frames import ANGLES, STEP, Turn
 
 LIMIT = 3_000_000  # bytes of the file

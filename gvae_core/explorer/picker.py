@@ -43,7 +43,8 @@ class DigitPicker(widgets.HBox):
             button.observe(self._toggled, names="value")
             self.buttons[name] = button
         self.another = widgets.Button(
-            description="another one", tooltip="other digits of the same classes",
+            description="another one",
+            tooltip="other digits of the same classes",
             layout=widgets.Layout(width="100px", margin="2px 2px 2px 16px"),
         )
         self.another.on_click(self._next)

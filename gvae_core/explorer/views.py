@@ -118,9 +118,7 @@ def note(*lines: str) -> str:
 
 def error(exception: Exception) -> str:
     """An exception as a line on the page."""
-    return (
-        f'<div class="gvae-error"><b>{type(exception).__name__}</b>: {html.escape(str(exception))}</div>'
-    )
+    return f'<div class="gvae-error"><b>{type(exception).__name__}</b>: {html.escape(str(exception))}</div>'
 
 
 POLAR = "How far the code moves", "distance from the centre; dashed: to another digit"
@@ -222,12 +220,12 @@ class SpherePlot:
             points = self._project(self._trail[:, digit])
             for near in (False, True):
                 line = "".join(
-                    _path([(a[0], a[1]), (b[0], b[1])])
-                    for a, b in zip(points, points[1:])
-                    if (a[2] and b[2]) == near
+                    _path([(a[0], a[1]), (b[0], b[1])]) for a, b in zip(points, points[1:]) if (a[2] and b[2]) == near
                 )
                 opacity = 0.75 if near else 0.2
-                parts.append(f'<path d="{line}" fill="none" style="stroke:{colour};opacity:{opacity}"/>' if line else "")
+                parts.append(
+                    f'<path d="{line}" fill="none" style="stroke:{colour};opacity:{opacity}"/>' if line else ""
+                )
         for (x, y, near), digit in zip(self._project(self._upright), self._digits):
             side, anchor = (-7, "end") if x > 0.6 * r else (7, "start")  # inside the plot
             parts.append(

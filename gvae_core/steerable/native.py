@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..outputs import cache_folder
+from ..files import cache_folder
 from .factors import Factors
 
 SOURCE = Path(__file__).with_name("kernels.cpp")

@@ -16,10 +16,13 @@ import torch
 from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock
 
-from gvae_core import checkpoints, experiments, grid, profiles, run
+from gvae_core import checkpoints, run
 from gvae_core.__main__ import main
 from gvae_core.checkpoints import load_tensors
-from gvae_core.experiments import find, lock_path, state_path
+from gvae_core.report import profiles
+from gvae_core.runs import many as grid
+from gvae_core.runs import run as experiments
+from gvae_core.runs.run import find, lock_path, state_path
 
 THREE = dataclasses.replace(TINY_SVAE, epochs=3)
 DIVERGING = dataclasses.replace(TINY_SVAE, learning_rate=1e30, beta=0.0)

@@ -1,14 +1,14 @@
-"""The trained autoencoders at hand, by their specs in words, loaded when they are asked for."""
+"""The trained autoencoders of this machine and the committed ones, by their specs in words, loaded when they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..experiments import Result, find, load_model
+from ..files import outputs_directory
 from ..models import SphericalVAE
-from ..outputs import outputs_directory
-from ..profiles import GRIDS, best_models, full_size_models, sphere_and_plane
+from ..runs.run import Result, find, load_model
+from .profiles import GRIDS, best_models, full_size_models, sphere_and_plane
 
 KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction
 
@@ -32,7 +32,7 @@ class TrainedModels(Mapping[str, SphericalVAE]):
         return len(self.checkpoints)
 
 
-def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
+def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
     """Every spherical autoencoder with a checkpoint: those of the papers' size first, then the profile's own.
 
     An S-GVAE and an S-VAE come before all others, the best of each: trained upright before rotated, then
@@ -48,7 +48,9 @@ def models_at_hand(profile: str, source: str, seed: int = 0) -> TrainedModels:
     results = [*full_size, *filter(None, map(find, specs))]
     found = {r.spec.key: r for r in results if r.spec.model in KINDS and r.checkpoint.is_file()}
     if not found:
-        raise ValueError(f"expected a trained S-GVAE or S-VAE of profile {profile} in {outputs_directory()}, found none")
+        raise ValueError(
+            f"expected a trained S-GVAE or S-VAE of profile {profile} in {outputs_directory()}, found none"
+        )
     best = sorted(found.values(), key=lambda r: (r.spec.protocol != "upright", r not in full_size, not r.complete))
     first = [next((r for r in best if r.spec.model == kind), None) for kind in KINDS]
     ordered = [r for r in first if r] + [r for r in found.values() if r not in first]

@@ -9,7 +9,8 @@ import torch
 from conftest import TINY_CNN, TINY_SGVAE
 from PIL import Image
 
-from gvae_core import figures, papers, run, tables
+from gvae_core import run
+from gvae_core.report import figures, papers, tables
 
 STAMP = dict(profile="smoke", source="mnist5k")
 

@@ -9,9 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from gvae_core.pages import write_page
+from gvae_core.report.pages import write_page
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.py"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.py"))
 
 
 def page_of(notebook, tmp_path) -> str:
@@ -49,5 +49,5 @@ def test_pictures_in_the_text_are_inside(tmp_path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_reports_pages_take_nothing_from_the_network(path, tmp_path):
     page = page_of(jupytext.read(path), tmp_path)
-    assert not re.findall(r'<(?:script|link|img|iframe)[^>]* (?:src|href)=', page)
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]* (?:src|href)=", page)
     assert not re.search(r"\$[^<$]+\$", page[page.index("<main>") :])  # no formula is left as TeX

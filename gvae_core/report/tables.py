@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from ..files import outputs_directory, write_text
+from ..runs.run import Result, by_seed
 from . import papers
-from .atomic import write_text
-from .experiments import Result, by_seed
 from .figures import NAMES, label
-from .outputs import outputs_directory
 
 SMOKE_NOTE = "\n\n**Profile smoke: these numbers only prove that every cell ran. They are no result.**"
 
@@ -24,7 +23,18 @@ def table1(results: Sequence[Result]) -> str:
         model, paper = group[0].spec.model, papers.TABLE1[group[0].spec.model]
         if model not in shown:
             losses = [f"{paper[f'{part}_loss']}" for part in ("train", "validation", "test")]
-            rows.append([f"{NAMES[model]}, paper", "1", "50", *losses, "–", f"{paper['test_accuracy']:.2%}", "–", paper["parameters"]])
+            rows.append(
+                [
+                    f"{NAMES[model]}, paper",
+                    "1",
+                    "50",
+                    *losses,
+                    "–",
+                    f"{paper['test_accuracy']:.2%}",
+                    "–",
+                    paper["parameters"],
+                ]
+            )
             shown.add(model)
         last = [result.history[-1] for result in group]
         numbers = [result.metrics for result in group]
@@ -77,7 +87,9 @@ def reconstructions(read: Sequence[tuple[Result, Mapping[str, float]]]) -> str:
         rows.append([f"{NAMES[model]}, paper", *(f"{paper[name]:.0%}" for name in inputs)])
         for result, shares in read:
             if result.spec.model == model:
-                rows.append([f"**{NAMES[model]}, ours** ({training(result)})", *(f"**{shares[name]:.1%}**" for name in inputs)])
+                rows.append(
+                    [f"**{NAMES[model]}, ours** ({training(result)})", *(f"**{shares[name]:.1%}**" for name in inputs)]
+                )
     return _markdown(["Reconstructions of", *inputs], rows)
 
 
@@ -110,9 +122,7 @@ def training(result: Result) -> str:
 def _epochs(group: Sequence[Result]) -> str:
     """The epochs reached, and of how many where a run was stopped before its end."""
     return ", ".join(
-        dict.fromkeys(
-            f"{r.spec.epochs}" if r.complete else f"{r.epochs_reached} of {r.spec.epochs}" for r in group
-        )
+        dict.fromkeys(f"{r.spec.epochs}" if r.complete else f"{r.epochs_reached} of {r.spec.epochs}" for r in group)
     )
 
 

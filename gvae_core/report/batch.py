@@ -28,8 +28,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from ..files import write_text
 from . import receipts
-from .atomic import write_text
 from .pages import write_page
 
 try:
@@ -63,9 +63,7 @@ class Outcome:
     page: Path | None = None
 
 
-def plan(
-    notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping[str, str]
-) -> list[Job]:
+def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping[str, str]) -> list[Job]:
     """Select notebooks and give each the parameters that it knows, in the types of its defaults.
 
     Parameters
@@ -108,9 +106,7 @@ def plan(
     return jobs
 
 
-def report(
-    jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | None = None, fresh: bool = False
-) -> int:
+def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | None = None, fresh: bool = False) -> int:
     """Execute the notebooks and write `outputs`/executed/`profile`/{*.ipynb, *.html, index.html}.
 
     Parameters
@@ -167,8 +163,7 @@ def _convert(name: str, text: str, default: str, notebook: str) -> object:
     value = text if isinstance(like, str) else _literal(text)
     if not _fits(value, like):
         raise ValueError(
-            f"parameter {name}: expected {type(like).__name__}, like the default {default} in "
-            f"{notebook}, got {text!r}"
+            f"parameter {name}: expected {type(like).__name__}, like the default {default} in {notebook}, got {text!r}"
         )
     if isinstance(like, float):
         return float(value)
@@ -207,9 +202,7 @@ def _short(path: Path) -> str:
 # --- executing one notebook -------------------------------------------------------------
 
 
-def _run(
-    job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Progress, fresh: bool
-) -> None:
+def _run(job: Job, outcome: Outcome, folder: Path, outputs: Path, progress: _Progress, fresh: bool) -> None:
     executed, page, receipt = (folder / f"{job.path.stem}{end}" for end in (".ipynb", ".html", ".receipt.json"))
     digest = receipts.digest(job.path, job.parameters, outputs)
     if not fresh and executed.exists() and page.exists() and receipts.holds(receipt, digest, outputs):
@@ -399,9 +392,7 @@ def _write_page(job: Job, executed: Path, page: Path, outcome: Outcome) -> None:
         outcome.page = page
 
 
-def _write_index(
-    folder: Path, outcomes: Sequence[Outcome], notebooks: Path, profile: str, outputs: Path
-) -> Path:
+def _write_index(folder: Path, outcomes: Sequence[Outcome], notebooks: Path, profile: str, outputs: Path) -> Path:
     """The table of all notebooks, earlier runs included, the explorer's page, and the figures of this profile."""
     ran = {outcome.name: outcome for outcome in outcomes}
     rows = []
@@ -409,19 +400,13 @@ def _write_index(
         outcome = ran.get(name, Outcome(name, name))
         page = folder / f"{name}.html"
         link = (
-            f'<a href="{page.name}">{html.escape(outcome.title)}</a>'
-            if page.exists()
-            else (html.escape(outcome.title))
+            f'<a href="{page.name}">{html.escape(outcome.title)}</a>' if page.exists() else (html.escape(outcome.title))
         )
         result = outcome.result
         if result == NOT_RUN and page.exists():
-            result = (
-                f"earlier, {time.strftime('%Y-%m-%d %H:%M', time.localtime(page.stat().st_mtime))}"
-            )
+            result = f"earlier, {time.strftime('%Y-%m-%d %H:%M', time.localtime(page.stat().st_mtime))}"
         seconds = f"{outcome.seconds:.1f}" if outcome.seconds else ""
-        details = "".join(
-            f"<br><code>{html.escape(problem)}</code>" for problem in outcome.problems
-        )
+        details = "".join(f"<br><code>{html.escape(problem)}</code>" for problem in outcome.problems)
         rows.append(
             f'<tr class="{outcome.result.lower()}"><td>{link}{details}</td><td>{result}</td>'
             f"<td>{seconds}</td><td>{html.escape(profile)}</td></tr>"

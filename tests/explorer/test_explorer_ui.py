@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import re
 import shutil
@@ -26,12 +25,12 @@ from playwright.sync_api import Page, sync_playwright
 
 from gvae_core import run
 from gvae_core.explorer import RotationExplorer
-from gvae_core.outputs import cache_folder
-from gvae_core.profiles import sphere_and_plane
+from gvae_core.files import cache_folder
+from gvae_core.report.profiles import sphere_and_plane
 
 pytestmark = [pytest.mark.ui, pytest.mark.slow]
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_rotation_grid.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_rotation_grid.ipynb"
 BIN = Path(sys.executable).parent
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -411,4 +410,6 @@ def test_saved_page_works_from_disk(chromium, digits, tmp_path, scheme):
 
 def _level(page: Page, name: str) -> float:
     style = f"getComputedStyle(document.querySelector('{'body' if 'background' in name else 'h1'}'))"
-    return float(np.mean([int(part) for part in re.findall(r"\d+", page.evaluate(f"{style}.getPropertyValue('{name}')"))[:3]]))
+    return float(
+        np.mean([int(part) for part in re.findall(r"\d+", page.evaluate(f"{style}.getPropertyValue('{name}')"))[:3]])
+    )

@@ -13,10 +13,8 @@ import yaml
 
 from gvae_core.__main__ import build_parser
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(
-    r"^```(?:bash|sh|shell|console)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
-)
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
 # The commands without their comments, in the order of the page.
 COMMANDS = [
     command
@@ -51,9 +49,7 @@ def test_gvae_commands_have_valid_arguments(command):
 
 
 def test_files_that_commands_name_exist():
-    names = {
-        word for command in COMMANDS for word in shlex.split(command) if word.endswith(".ipynb")
-    }
+    names = {word for command in COMMANDS for word in shlex.split(command) if word.endswith(".ipynb")}
     missing = [name for name in names if "/" in name and not (ROOT / name).exists()]
     assert not missing
 

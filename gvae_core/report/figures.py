@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..files import outputs_directory, write_atomically
+from ..runs.run import Result, by_seed
 from . import papers
-from .atomic import write_atomically
-from .experiments import Result, by_seed
-from .outputs import outputs_directory
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
@@ -40,9 +39,7 @@ def label(result: Result) -> str:
 
 def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
     """Stamp profile and source on a figure and write OUTPUTS/figures/PROFILE/NAME.png."""
-    figure.text(
-        0.995, 0.004, f"profile {profile} · {source}", ha="right", va="bottom", fontsize=7, color=GREY
-    )
+    figure.text(0.995, 0.004, f"profile {profile} · {source}", ha="right", va="bottom", fontsize=7, color=GREY)
     path = outputs_directory() / "figures" / profile / f"{name}.png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight"))
     return path
@@ -91,9 +88,7 @@ def filters(kernels: Tensor, rows: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def vector_fields(
-    images: Tensor, scalars: Tensor, vectors: Tensor, angles: Sequence[float], title: str
-) -> Figure:
+def vector_fields(images: Tensor, scalars: Tensor, vectors: Tensor, angles: Sequence[float], title: str) -> Figure:
     """Columns of turned inputs [K, H, H], a scalar feature [K, h, h] and a vector feature [K, 2, h, h].
 
     The vector field is the frequency-1 part of a feature field: its arrows turn with the image.
@@ -131,7 +126,9 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
         style = dict(ls="-") if spec.paper_loss else dict(ls="--", alpha=0.6)
         text = f"{label(group[0])}, ours" + (f" ({len(group)} seeds)" if len(group) > 1 else "")
         text += "" if all(result.complete for result in group) else f", stopped before its {spec.epochs} epochs"
-        axes.plot(group[0].metrics["angles"], accuracy, marker=marker, ms=4, color=COLOURS[spec.model], label=text, **style)
+        axes.plot(
+            group[0].metrics["angles"], accuracy, marker=marker, ms=4, color=COLOURS[spec.model], label=text, **style
+        )
     for model in dict.fromkeys(result.spec.model for result in results):
         paper = 100 * papers.TABLE1[model]["test_accuracy"]
         axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
@@ -273,7 +270,9 @@ def heat_maps(results: Sequence[Result]) -> Figure:
         epochs = {r.epochs_reached for r in results if r.spec.model == kind}
         images = {r.spec.training_digits for r in results if r.spec.model == kind}
         title = f"ours: {_join(epochs)} epochs of {_join(images)} digits"
-        for axes, values, name in zip(axes_row, (ours, np.array(papers.TABLE2[kind])), (title, "papers: 50 epochs of 30,000 digits")):
+        for axes, values, name in zip(
+            axes_row, (ours, np.array(papers.TABLE2[kind])), (title, "papers: 50 epochs of 30,000 digits")
+        ):
             image = axes.imshow(values, cmap="viridis_r", vmin=10, vmax=55, aspect="auto")
             axes.set_xticks(range(len(papers.BETAS)), [f"{beta:g}" for beta in papers.BETAS])
             axes.set_yticks(range(len(papers.LATENT_DIMS)), papers.LATENT_DIMS)
@@ -297,9 +296,7 @@ def _join(values) -> str:
 def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: str = "") -> Figure:
     """Rows of images [K, 1, H, W] under each other, named at the left; Figure 1 of the report."""
     count = max(len(images) for images in rows.values())
-    figure, grid = plt.subplots(
-        len(rows), count, figsize=(0.85 * count + 1.6, 0.9 * len(rows) + 0.5), squeeze=False
-    )
+    figure, grid = plt.subplots(len(rows), count, figsize=(0.85 * count + 1.6, 0.9 * len(rows) + 0.5), squeeze=False)
     for axes_row, (name, images) in zip(grid, rows.items()):
         for axes, image in zip(axes_row, images):
             axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
@@ -321,7 +318,15 @@ def confusion_matrices(counts: Mapping[str, Tensor]) -> Figure:
         axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
         for row, column in np.argwhere(percent >= 2):
             value = percent[row, column]
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if value > 55 else "black")
+            axes.text(
+                column,
+                row,
+                f"{value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if value > 55 else "black",
+            )
         axes.set(xticks=range(10), yticks=range(10), xlabel="read as", ylabel="digit", title=name)
     return figure
 
@@ -331,7 +336,15 @@ def angle_histograms(angles: Mapping[str, Mapping[str, Tensor]], xlabel: str) ->
     figure, grid = plt.subplots(1, len(angles), figsize=(4.6 * len(angles), 3.2), sharey=True, layout="constrained")
     for axes, (name, groups) in zip(np.atleast_1d(grid), angles.items()):
         for colour, (group, values) in zip((BLUE, ORANGE, GREEN, RED), groups.items()):
-            axes.hist(values.numpy(), bins=np.arange(0, 181, 6), density=True, histtype="step", lw=1.6, color=colour, label=group)
+            axes.hist(
+                values.numpy(),
+                bins=np.arange(0, 181, 6),
+                density=True,
+                histtype="step",
+                lw=1.6,
+                color=colour,
+                label=group,
+            )
         axes.set(xlabel=xlabel, yticks=[], title=name)
         axes.set_xticks(range(0, 181, 45))
         axes.legend(fontsize=8)
@@ -344,11 +357,17 @@ def drift_by_angle(results: Sequence[Result]) -> Figure:
     for result in results:
         model, numbers = result.spec.model, result.metrics
         axes.plot(
-            numbers["angles"], numbers["latent_drift"], "o-", ms=4, color=COLOURS[model],
+            numbers["angles"],
+            numbers["latent_drift"],
+            "o-",
+            ms=4,
+            color=COLOURS[model],
             label=f"{NAMES[model]}, d = {result.spec.latent_dim}",
         )
         axes.axhline(
-            numbers["typical_angle"], color=COLOURS[model], ls=":",
+            numbers["typical_angle"],
+            color=COLOURS[model],
+            ls=":",
             label=f"{NAMES[model]}, between different digits",
         )
     axes.set(

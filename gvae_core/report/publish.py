@@ -12,9 +12,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from .atomic import write_atomically
-from .experiments import find, read_result
-from .outputs import ROOT, outputs_directory
+from ..files import ROOT, outputs_directory, write_atomically
+from ..runs.run import find, read_result
 from .profiles import GRIDS, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
@@ -50,7 +49,9 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
                 files[folder / path.name] = path
     for target, path in files.items():
         if path.stat().st_size > CHECKPOINT_BYTES:
-            raise ValueError(f"expected files of at most {CHECKPOINT_BYTES:,} bytes, {path} has {path.stat().st_size:,}")
+            raise ValueError(
+                f"expected files of at most {CHECKPOINT_BYTES:,} bytes, {path} has {path.stat().st_size:,}"
+            )
     written = [target for target, path in files.items() if path != target]
     for target in written:
         write_atomically(target, lambda temporary: shutil.copyfile(files[target], temporary))

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from .outputs import COMMITTED
+from ..files import COMMITTED
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 FOLDERS = ("runs", "figures", "tables")  # of the outputs, that notebooks write into
 
 

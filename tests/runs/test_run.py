@@ -14,11 +14,13 @@ from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvae_core import RunSpec, experiments, metrics, models, profiles, run
-from gvae_core.atomic import write_text
+from gvae_core import RunSpec, metrics, models, run
 from gvae_core.checkpoints import load_tensors, save_tensors
-from gvae_core.experiments import find, load_model, load_splits
-from gvae_core.outputs import PROFILES
+from gvae_core.files import PROFILES, write_text
+from gvae_core.images import load_splits
+from gvae_core.report import profiles
+from gvae_core.runs import run as experiments
+from gvae_core.runs.run import find, load_model
 from gvae_core.training import read_progress
 
 ALL = [TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE]
@@ -58,7 +60,11 @@ def test_a_mistyped_field_is_an_error_with_the_closest_name(name, tail):
         (TINY_CNN, dict(epochs=1.5), "got 1.5"),
         (TINY_CNN, dict(epochs=True), "got True"),
         (TINY_CNN, dict(learning_rate=float("nan")), "learning_rate .* got nan"),
-        (TINY_CNN, dict(train_images=97), "last batch of more than one image, got batch_size 32 for 97 training images"),
+        (
+            TINY_CNN,
+            dict(train_images=97),
+            "last batch of more than one image, got batch_size 32 for 97 training images",
+        ),
         (TINY_CNN, dict(latent_dim=3), "None for latent_dim with model 'cnn', got 3"),
         (TINY_CNN, dict(paper_loss=1), "True or False, got 1"),
         (TINY_SVAE, dict(beta=None), "a value for beta with model 'svae', got None"),

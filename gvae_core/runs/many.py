@@ -24,9 +24,10 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from .experiments import RunSpec, find, goal, lock_path, resolve_device, run, runs_folder, state_path
-from .outputs import outputs_directory
-from .training import read_progress
+from ..files import outputs_directory
+from ..training import read_progress
+from .run import find, goal, lock_path, resolve_device, run, runs_folder, state_path
+from .spec import RunSpec
 
 DONE, RUNNING, INTERRUPTED, MISSING, UNREADABLE = "done", "running", "interrupted", "missing", "unreadable"
 _POLL = 1.0  # seconds between two looks at the epochs
@@ -269,7 +270,9 @@ class _Display:
             self.unfinished.pop(spec.key, None)
             self._advance(spec)
             self.bar.set_description(f"{self.count}/{len(self.specs)} cells", refresh=False)
-            self._line(f"[{self.count}/{len(self.specs)}] {spec.title} {spec.key}: {f'FAILED: {error}' if error else describe(look(spec))}")
+            self._line(
+                f"[{self.count}/{len(self.specs)}] {spec.title} {spec.key}: {f'FAILED: {error}' if error else describe(look(spec))}"
+            )
 
     def _follow(self) -> None:
         while not self.stop.wait(_POLL):

@@ -1,11 +1,4 @@
-"""The networks of the papers: two classifiers and the variational autoencoders.
-
-Every network takes images [N, 1, 28, 28] in [0, 1]; padding and standardisation happen inside.
-Sizes default to the papers'; every size is an argument. Sources: S. Ahmedeo, *Group Equivariant CNN
-and disentangling beta-VAE* (2022); A. Shokry, A. Norelli, *Learning rotation-agnostic
-representations via group equivariant VAEs* (ICLR 2023 Tiny Papers); steerable layers from escnn
-(G. Cesa, L. Lang, M. Weiler, *A program to build E(N)-equivariant steerable CNNs*, ICLR 2022).
-"""
+"""Encoders: images [N, 1, 28, 28] -> features; the steerable one does not see how its input is turned."""
 
 from __future__ import annotations
 
@@ -16,16 +9,13 @@ import torch
 import torch.nn.functional as F
 from escnn.gspaces import rot2dOnR2
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
 
-from .rotation import rotate
-from .steerable import accelerate
-from .vmf import HypersphericalUniform, VonMisesFisher
+from ..rotation import rotate
+from ..steerable import accelerate
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 IMAGE_SIZE = 28
 CANVAS_SIZE = 32
-MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
 
 
 def fit_to_grid(images: Tensor, size: int) -> Tensor:
@@ -49,11 +39,9 @@ def standardise(images: Tensor) -> Tensor:
     return (images - MNIST_MEAN) / MNIST_STD
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
-        raise ValueError(
-            f"expected images [N, 1, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}"
-        )
+        raise ValueError(f"expected images [N, 1, {IMAGE_SIZE}, {IMAGE_SIZE}], got {list(images.shape)}")
 
 
 def _disc(field_type: enn.FieldType, size: int) -> enn.MaskModule:
@@ -176,7 +164,7 @@ class SteerableEncoder(nn.Module):
 
     def input_field(self, images: Tensor, degrees: float = 0.0) -> enn.GeometricTensor:
         """Images [N, 1, 28, 28], turned by ``degrees``, as the first block's input, a scalar field on the grid."""
-        _check_images(images)
+        check_images(images)
         on_grid = fit_to_grid(images, self.grid_size)
         return self.blocks[0].in_type(standardise(rotate(on_grid, degrees) if degrees else on_grid))
 
@@ -220,117 +208,8 @@ class ConvolutionalEncoder(nn.Sequential):
         self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5
 
     def forward(self, images: Tensor) -> Tensor:
-        _check_images(images)
+        check_images(images)
         return super().forward(standardise(fit_to_grid(images, CANVAS_SIZE)))
-
-
-class Decoder(nn.Sequential):
-    """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32."""
-
-    def __init__(self, latent_dim: int, channels: Sequence[int], *, dropout: float = 0.2):
-        first, second, third = channels
-        super().__init__(
-            nn.Linear(latent_dim, first * 5 * 5),
-            nn.Unflatten(1, (first, 5, 5)),
-            nn.ReLU(),
-            nn.BatchNorm2d(first),
-            nn.Dropout(0.1),
-            nn.ConvTranspose2d(first, second, 4, stride=2),
-            nn.BatchNorm2d(second),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.ConvTranspose2d(second, third, 4, stride=1),
-            nn.BatchNorm2d(third),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.ConvTranspose2d(third, 1, 4, stride=2),
-        )
-
-
-class _ImageVAE(nn.Module):
-    """What the spherical and the Gaussian autoencoder share; they differ in posterior and prior."""
-
-    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
-        super().__init__()
-        self.encoder = encoder
-        self.head = head
-        self.decoder = decoder
-        self.latent_dim = latent_dim
-        self.location = nn.Linear(features, latent_dim)
-
-    def _posterior(self, features: Tensor) -> Distribution:
-        raise NotImplementedError
-
-    def encode(self, images: Tensor) -> Distribution:
-        """Posterior q(z | images), batch shape [N], event shape [d]; images [N, 1, 28, 28] in [0, 1]."""
-        return self._posterior(self.head(self.encoder(images)))
-
-    def canvas(self, images: Tensor) -> Tensor:
-        """The reconstruction target: standardised 32 x 32 images, on which the papers take the loss."""
-        return standardise(fit_to_grid(images, CANVAS_SIZE))
-
-    def decode_canvas(self, z: Tensor) -> Tensor:
-        """Codes [N, d] -> standardised [N, 1, 32, 32]."""
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"expected codes [N, {self.latent_dim}], got {list(z.shape)}")
-        return self.decoder(z)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Codes [N, d] -> images [N, 1, 28, 28]; about [0, 1], not clamped."""
-        border = (CANVAS_SIZE - IMAGE_SIZE) // 2
-        return F.pad(self.decode_canvas(z), [-border] * 4) * MNIST_STD + MNIST_MEAN
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Distribution, Tensor]:
-        """Images -> (reconstruction [N, 1, 28, 28], posterior, sampled codes z [N, d])."""
-        posterior = self.encode(images)
-        z = posterior.rsample()
-        return self.decode(z), posterior, z
-
-
-class SphericalVAE(_ImageVAE):
-    """Hyperspherical VAE: von Mises-Fisher posterior, uniform prior on the sphere S^(d-1).
-
-    L(x) = E_q[log p(x | z)] - beta KL(vMF(mu(x), kappa(x)) || U(S^(d-1))), T. R. Davidson et al.,
-    *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets.
-
-    Parameters
-    ----------
-    encoder : images [N, 1, 28, 28] -> [N, F]
-    features : size of the head's output
-    head : [N, F] -> [N, features]
-    """
-
-    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
-        if latent_dim < 2:
-            raise ValueError(f"expected a latent dimension of at least 2 (a circle), got {latent_dim}")
-        super().__init__(encoder, features, decoder, latent_dim, head)
-        self.concentration = nn.Linear(features, 1)
-        # Start nearly deterministic, at a mean resultant length of about 0.9: from kappa near 0 the
-        # decoder sees noise, learns the mean image, and leaves that plateau only slowly.
-        nn.init.constant_(self.concentration.bias, 5.0 * (latent_dim - 1))
-        self.prior = HypersphericalUniform(latent_dim, validate_args=False)
-
-    def _posterior(self, features: Tensor) -> VonMisesFisher:
-        mean_direction = F.normalize(self.location(features), dim=-1)
-        concentration = F.softplus(self.concentration(features)).squeeze(-1) + MIN_CONCENTRATION
-        return VonMisesFisher(mean_direction, concentration, validate_args=False)
-
-
-class GaussianVAE(_ImageVAE):
-    """The usual VAE with a diagonal normal posterior and a standard normal prior, for comparison."""
-
-    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
-        super().__init__(encoder, features, decoder, latent_dim, head)
-        self.log_scale = nn.Linear(features, latent_dim)
-
-    @property
-    def prior(self) -> Independent:
-        zeros = self.location.bias.new_zeros(self.latent_dim)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
-
-    def _posterior(self, features: Tensor) -> Independent:
-        scale = self.log_scale(features).exp()
-        return Independent(Normal(self.location(features), scale, validate_args=False), 1, validate_args=False)
 
 
 # The grids of the S-GVAE's encoder: `paper` is the papers' kernel 4 on 32 x 32; `aligned` has odd kernels on
@@ -348,119 +227,6 @@ GRIDS = {
         mask_features=True,
     ),
 }
-
-
-def sgvae(
-    latent_dim: int = 6,
-    *,
-    fields: Sequence[int] = (64, 64, 128),
-    frequency: int = 6,
-    grid: str = "paper",
-    frames: int = 1,
-    invariants: int = 64,
-    decoder_channels: Sequence[int] = (128, 64, 32),
-    dropout: float = 0.2,
-    gaussian: bool = False,
-) -> SphericalVAE | GaussianVAE:
-    """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
-
-    ``grid`` names an entry of `GRIDS`, ``frames`` see `SteerableEncoder`; ``dropout`` is that of head and decoder. The
-    defaults are the papers', about 0.9 M parameters.
-    """
-    if grid not in GRIDS:
-        raise ValueError(f"expected a grid among {sorted(GRIDS)}, got {grid!r}")
-    encoder = SteerableEncoder(
-        fields, frequency, invariants=invariants, dropout=0.1, mask=True, frames=frames, **GRIDS[grid]
-    )
-    head = nn.Sequential(
-        nn.Linear(invariants, invariants),
-        nn.ELU(),
-        nn.BatchNorm1d(invariants),
-        nn.Dropout(dropout),
-    )
-    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout)
-    kind = GaussianVAE if gaussian else SphericalVAE
-    return kind(encoder, invariants, decoder, latent_dim, head)
-
-
-def svae(
-    latent_dim: int = 10,
-    *,
-    channels: Sequence[int] = (128, 128, 64),
-    hidden: int = 64,
-    decoder_channels: Sequence[int] = (128, 128, 64),
-    dropout: float = 0.2,
-) -> SphericalVAE:
-    """The S-VAE, the tiny paper's baseline: the same latent and decoder behind a plain CNN."""
-    encoder = ConvolutionalEncoder(channels, dropout=dropout)
-    head = nn.Sequential(
-        nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(0.1)
-    )
-    return SphericalVAE(encoder, hidden, Decoder(latent_dim, decoder_channels, dropout=dropout), latent_dim, head)
-
-
-class CNNClassifier(nn.Sequential):
-    """The CNN of Table 1 (42,730 parameters): images [N, 1, 28, 28] -> logits [N, 10].
-
-    Three convolutions without padding, 28 -> 26 -> (pool) 13 -> 11 -> 5, batch norm before the final
-    linear layer.
-    """
-
-    def __init__(self, channels: Sequence[int] = (16, 32, 64), *, dropout: float = 0.1):
-        blocks, width = [], 1
-        for index, (count, stride) in enumerate(zip(channels, (1, 1, 2), strict=True)):
-            blocks += [nn.Conv2d(width, count, 3, stride=stride), nn.BatchNorm2d(count), nn.ReLU()]
-            blocks += [nn.AvgPool2d(2)] if index == 0 else []
-            blocks += [nn.Dropout(dropout)]
-            width = count
-        flat = width * 5 * 5
-        super().__init__(*blocks, nn.Flatten(), nn.BatchNorm1d(flat), nn.Linear(flat, 10))
-
-    def forward(self, images: Tensor) -> Tensor:
-        _check_images(images)
-        return super().forward(standardise(images))
-
-
-class GCNNClassifier(nn.Module):
-    """The G-CNN of Table 1 (38,454 parameters): images [N, 1, 28, 28] -> logits [N, 10].
-
-    The three steerable blocks have the table's 37,904 parameters with kernel size 4; 12 invariant
-    features are what fits beside them into 38 k. The other arguments are those of `SteerableEncoder`,
-    ``mask`` for the input and the features alike.
-    """
-
-    def __init__(
-        self,
-        fields: Sequence[int] = (16, 16, 32),
-        frequency: int = 5,
-        *,
-        kernel_size: int | Sequence[int] = 4,
-        padding: int | Sequence[int] = 0,
-        strides: Sequence[int] = (1, 1, 2),
-        blur_strides: Sequence[int] | None = None,
-        grid_size: int = 28,
-        mask: bool = False,
-        invariants: int = 12,
-        dropout: float = 0.1,
-    ):
-        super().__init__()
-        self.encoder = SteerableEncoder(
-            fields,
-            frequency,
-            kernel_size=kernel_size,
-            padding=padding,
-            strides=strides,
-            blur_strides=blur_strides,
-            grid_size=grid_size,
-            mask=mask,
-            mask_features=mask,
-            invariants=invariants,
-            dropout=dropout,
-        )
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(invariants, 10))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(images))
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from conftest import TINY_CNN, TINY_SVAE
 
-from gvae_core import publish, run
+from gvae_core import run
+from gvae_core.report import publish
 
 CELL = dataclasses.replace(TINY_SVAE, beta=500.0)
 

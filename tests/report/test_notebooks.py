@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NAMES = sorted({path.stem for path in FOLDER.glob("*.*") if path.suffix in (".py", ".ipynb")})
 BIN = Path(sys.executable).parent

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from . import models, papers
-from .data import load_mnist
-from .experiments import AUTOENCODERS, Result, RunSpec, find
-from .outputs import PROFILES
+from .. import models
+from ..files import PROFILES
+from ..images import load_mnist
+from ..runs.run import Result, find
+from ..runs.spec import AUTOENCODERS, RunSpec
+from . import papers
 
 # Networks by profile. Quick uses kernel 5 on an odd grid: the papers' kernel 4 holds a single ring of
 # filters and learns many times slower (notebooks 01 and 02).
@@ -35,7 +37,11 @@ _SVAE_SIZES = {
 # and a blur (models.GRIDS).
 _ALIGNED_GCNN = dict(fields=(10, 16, 16), frequency=4, kernel_size=5, grid_size=29, invariants=32, dropout=0.0)
 _ISOTROPIC_GCNN = {name: size for name, size in models.GRIDS["isotropic"].items() if name != "mask_features"} | dict(
-    fields=(8, 14, 22), frequency=4, mask=True, invariants=32, dropout=0.0  # the classifier's mask masks features, too
+    fields=(8, 14, 22),
+    frequency=4,
+    mask=True,
+    invariants=32,
+    dropout=0.0,  # the classifier's mask masks features, too
 )
 _ISOTROPIC_SGVAE = dict(fields=(32, 64, 176), frequency=2, grid="isotropic", dropout=0.0)
 _FRAMES_SGVAE = dict(
@@ -86,8 +92,7 @@ def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
         epochs = _SHORT_EPOCHS
         common |= dict(epochs=epochs, learning_rate=0.01, decay=_short_decay(epochs))
         specs += [
-            RunSpec(model="gcnn", sizes=sizes, paper_loss=False, **common)
-            for sizes in (_ALIGNED_GCNN, _ISOTROPIC_GCNN)
+            RunSpec(model="gcnn", sizes=sizes, paper_loss=False, **common) for sizes in (_ALIGNED_GCNN, _ISOTROPIC_GCNN)
         ]
     return specs
 
@@ -128,9 +133,7 @@ def table2(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 def best_models(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """The models of Figure 1: beta = 0.1; the S-GVAE with d = 6, the S-VAE with d = 10."""
     return {
-        model: autoencoder(
-            model, profile, source, seed, latent_dim=dim, beta=0.1, epochs=_epochs(profile)[1]
-        )
+        model: autoencoder(model, profile, source, seed, latent_dim=dim, beta=0.1, epochs=_epochs(profile)[1])
         for model, dim in (("sgvae", 6), ("svae", 10))
     }
 
@@ -138,9 +141,7 @@ def best_models(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
 def sphere_and_plane(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """An S-GVAE on the sphere in 3-space and a Gaussian VAE on the plane, with the same encoder."""
     return {
-        model: autoencoder(
-            model, profile, source, seed, latent_dim=dim, beta=1.0, epochs=_epochs(profile)[2]
-        )
+        model: autoencoder(model, profile, source, seed, latent_dim=dim, beta=1.0, epochs=_epochs(profile)[2])
         for model, dim in (("sgvae", 3), ("gaussian", 2))
     }
 
@@ -173,9 +174,7 @@ def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
     """The judge and the models whose reconstructions it reads: the best under both protocols, and the short trainings."""
     best = retrain(profile, source, seed)
     rotated = [dataclasses.replace(spec, protocol="rotated") for spec in best]
-    return [judge(profile, source, seed), *best, *rotated] + (
-        short(source, seed) if profile == "paper" else []
-    )
+    return [judge(profile, source, seed), *best, *rotated] + (short(source, seed) if profile == "paper" else [])
 
 
 # What `gvae run` computes, by name: (profile, source, seed) -> runs.

@@ -16,11 +16,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from gvae_core.report import plan
+from gvae_core.report.batch import plan
 
-PARAMETERS = (
-    'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = (3, 6)'
-)
+PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = (3, 6)'
 
 # Name -> the code of its cells after the title and the parameters, so that the first one is cell 3.
 NOTEBOOKS = {
@@ -29,9 +27,7 @@ NOTEBOOKS = {
         "import ipywidgets\ndef draw(x):\n    return x.missing",
         "slider = ipywidgets.IntSlider()\nipywidgets.interactive_output(draw, {'x': slider})",
     ],
-    "3_output": [
-        "import ipywidgets\nwith ipywidgets.Output():\n    raise ValueError('never displayed')"
-    ],
+    "3_output": ["import ipywidgets\nwith ipywidgets.Output():\n    raise ValueError('never displayed')"],
     "4_button": [
         "import ipywidgets\nb = ipywidgets.Button()\nb.on_click(lambda _: [][1])",
         "b.click()",
@@ -105,8 +101,7 @@ def batch(tmp_path_factory):
         "AttributeError: 'int' object has no attribute 'missing'",
         "3_output, cell 3 (`import ipywidgets`), inside a widget: ValueError: never displayed",
         "4_button, cell 4 (`b.click()`): IndexError: list index out of range",
-        "5_thread, cell 4 (`thread = threading.Thread(target=late)`), printed to stderr: "
-        "OSError: from a thread",
+        "5_thread, cell 4 (`thread = threading.Thread(target=late)`), printed to stderr: OSError: from a thread",
         "6_dies, cell 3 (`import os, signal`): DeadKernelError: Kernel died (a crash, or out of "
         "memory; its last words are in {folder}/6_dies.log)",
         "7_broken: cannot be read: NotJSONError: Notebook does not appear to be JSON: '{'",
@@ -117,9 +112,7 @@ def test_planted_failure_is_named_once(batch, problem):
     assert result.returncode == 1
     assert f"FAILED {problem.replace('{folder}', str(folder))}\n" in result.stdout
     name = problem[: re.search(r"[,:]", problem).start()]
-    assert [
-        line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{name} ")
-    ] == ["FAILED"]
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{name} ")] == ["FAILED"]
     assert sum(line.startswith(f"FAILED {name}") for line in result.stdout.splitlines()) == 1
 
 
@@ -216,9 +209,7 @@ def test_wrong_argument_stops_before_anything_runs(tmp_path, arguments, message,
 def test_each_notebook_gets_the_parameters_it_knows(tmp_path):
     notebooks = write_notebooks(tmp_path / "notebooks", {"a": [], "b": []})
     b = nbformat.read(notebooks / "b.ipynb", as_version=4)
-    b.cells[
-        1
-    ].source = 'profile = "quick"\nbeta = "a word"\nflag = False\nsize = 2 * 8\nnone = None'
+    b.cells[1].source = 'profile = "quick"\nbeta = "a word"\nflag = False\nsize = 2 * 8\nnone = None'
     nbformat.write(b, notebooks / "b.ipynb")
     given = {
         "beta": "1",
@@ -253,9 +244,7 @@ with open(pid + "~", "w") as file:
     file.write(str(os.getpid()))
 os.rename(pid + "~", pid)
 time.sleep(60)"""
-    notebooks = write_notebooks(
-        tmp_path / "notebooks", {"a": ["1"], "b": ["import os, time", wait], "c": []}
-    )
+    notebooks = write_notebooks(tmp_path / "notebooks", {"a": ["1"], "b": ["import os, time", wait], "c": []})
     process = subprocess.Popen(
         command("--notebooks", notebooks, "--outputs", tmp_path), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -279,12 +268,8 @@ time.sleep(60)"""
 
 def test_help_imports_nothing_heavy():
     code = "import sys, gvae_core.__main__; print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(
-        modules.stdout.split()
-    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(modules.stdout.split())
 
 
 def test_an_unchanged_notebook_is_executed_once(tmp_path):

@@ -18,17 +18,20 @@ from conftest import TINY_SGVAE
 from jupyter_client.manager import KernelManager
 from PIL import Image
 
-from gvae_core import metrics, report, rotate, run, svae
-from gvae_core.atomic import write_text
+from gvae_core import metrics, rotate, svae
 from gvae_core.checkpoints import save_tensors
-from gvae_core.experiments import read_result
-from gvae_core.explorer import RotationExplorer, at_hand, models_at_hand
+from gvae_core.explorer import RotationExplorer
 from gvae_core.explorer.frames import ANGLES, Turn, picture, yardstick
 from gvae_core.explorer.latest import Latest
 from gvae_core.explorer.pad import digit_from_strokes
 from gvae_core.explorer.picker import DRAWN
 from gvae_core.explorer.views import PolarPlot, SpherePlot
-from gvae_core.profiles import full_size_pair
+from gvae_core.files import write_text
+from gvae_core.report import batch as report
+from gvae_core.report import trained_models as trained
+from gvae_core.report.profiles import full_size_pair
+from gvae_core.report.trained_models import trained_models
+from gvae_core.runs.run import read_result
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +417,7 @@ sys.path.insert(0, {tests!r})
 from conftest import TINY_SGVAE
 from gvae_core import svae
 from gvae_core.explorer import RotationExplorer
-from gvae_core.experiments import load_splits
+from gvae_core.images import load_splits
 e = RotationExplorer(TINY_SGVAE.build().eval(), load_splits("mnist5k").test.images[:8])
 frames, threads = [], set()
 work = e._latest._work
@@ -496,7 +499,7 @@ def test_an_hour_of_play_leaks_nothing(models, digits):
 # --- models at hand -------------------------------------------------------------------------------
 
 
-def test_models_at_hand_are_the_profiles_and_the_committed_ones(outputs, monkeypatch):
+def test_trained_models_are_the_profiles_and_the_committed_ones(outputs, monkeypatch):
     def finish(spec, folder, checkpoint=True):
         history = [{}] * min(spec.epochs, 2)
         record = dict(spec=spec.to_dict(), history=history, metrics={}, seconds=1, device="", steerable="", versions={})
@@ -505,21 +508,21 @@ def test_models_at_hand_are_the_profiles_and_the_committed_ones(outputs, monkeyp
             save_tensors(folder / f"{spec.key}.safetensors", spec.build().state_dict(), {"spec": spec.to_dict()})
         return read_result(folder / f"{spec.key}.json")
 
-    own = at_hand.best_models("smoke", "mnist5k")
-    monkeypatch.setattr(at_hand, "full_size_models", list)
+    own = trained.best_models("smoke", "mnist5k")
+    monkeypatch.setattr(trained, "full_size_models", list)
     with pytest.raises(ValueError, match="found none"):
-        models_at_hand("smoke", "mnist5k")
+        trained_models("smoke", "mnist5k")
     finish(own["sgvae"], outputs / "runs")
     finish(own["svae"], outputs / "runs")
-    finish(at_hand.sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
-    models = models_at_hand("smoke", "mnist5k")
+    finish(trained.sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
+    models = trained_models("smoke", "mnist5k")
     svae_name = "S-VAE · d = 10, β = 0.1 · 1 epoch of 200 digits"
     assert list(models) == ["S-GVAE · d = 6, β = 0.1 · 1 epoch of 200 digits", svae_name] and not models._loaded
     interim = dataclasses.replace(TINY_SGVAE, epochs=9)
     monkeypatch.setattr(
-        at_hand, "full_size_models", lambda: [finish(interim, outputs / "x"), finish(TINY_SGVAE, outputs / "x")]
+        trained, "full_size_models", lambda: [finish(interim, outputs / "x"), finish(TINY_SGVAE, outputs / "x")]
     )
-    models = models_at_hand("smoke", "mnist5k")
+    models = trained_models("smoke", "mnist5k")
     name = "S-GVAE · d = 3, β = 1 · 2 epochs of 96 digits"  # complete, so it leads
     assert list(models)[:2] == [name, svae_name] and len(models) == 4
     assert models[name] is models[name] and models[name].latent_dim == 3

