@@ -1,0 +1,96 @@
+"""One common orientation for many images that have no upright, found without labels.
+
+Angular synchronisation: A. Singer, *Angular synchronization by eigenvectors and semidefinite programming*
+(2011), on a graph of images that look alike after a turn, as in A. Singer and H.-T. Wu, *Vector diffusion
+maps and the connection Laplacian* (2012).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from scipy.sparse.linalg import eigsh
+from torch import Tensor
+
+from .rotation import rotate
+
+_ROWS = 1000  # of the similarities, compared at a time: memory grows with N, not with N^2
+
+
+@torch.no_grad()
+def common_orientation(
+    images: Tensor, degrees: Tensor | None = None, *, neighbours: int = 10, turns: int = 24, size: int = 16
+) -> Tensor:
+    r"""How each image is turned against an orientation that all of them share as well as they can.
+
+    ``rotate(images, -result)`` lie alike: images that look the same after a turn are turned the same way. For each
+    image its nearest neighbours under ``turns`` rotations are looked up; the relative angles make a Hermitian
+    matrix :math:`H_{ij} = w_{ij} e^{i \alpha_{ij}}`, where turning image i by :math:`\alpha_{ij}` gives image j, and
+    the phases of its first eigenvector, after division by the degrees, are the angles that agree with most of them.
+    The orientation itself is arbitrary: adding one angle to all results is an equally good answer.
+
+    Parameters
+    ----------
+    images : [N, C, H, H], at least two more than ``neighbours``, dark where there is nothing: corners turn out of sight
+    degrees : [N], a first guess of the result, which a second call then refines; none means no guess
+    neighbours : how many (image, turn) an image is compared with
+    turns : rotations of each image that are tried, over the full turn
+    size : the images are compared at size x size pixels
+
+    Returns
+    -------
+    Degrees [N], counter-clockwise, in [-180, 180).
+
+    Raises
+    ------
+    ValueError : too few images
+    """
+    count = len(images)
+    if count < neighbours + 2:
+        raise ValueError(f"expected at least {neighbours + 2} images for {neighbours} neighbours, got {count}")
+    guess = torch.zeros(count) if degrees is None else degrees.float()
+    views = _reduced(rotate(images, -guess), size)
+    similarity, found, angles = _neighbours(views, neighbours, turns)
+    row = np.repeat(np.arange(count), neighbours)
+    column, radians = found.flatten().numpy(), torch.deg2rad(angles).flatten().numpy()
+    weights = similarity.clamp(min=0).pow(4).flatten().numpy()  # so that good matches decide
+    half = sparse.coo_matrix((weights * np.exp(1j * radians), (row, column)), (count, count)).tocsr()
+    connection = (half + half.conj().T) / 2
+    scale = sparse.diags(1 / np.sqrt(np.maximum(abs(connection).sum(axis=1).A1, 1e-12)))
+    _, vector = eigsh(scale @ connection @ scale, k=1, which="LA", v0=np.ones(count, dtype=complex))
+    correction = np.rad2deg(np.angle(vector[:, 0]))
+    return torch.remainder(guess - torch.from_numpy(correction).float() + 180, 360) - 180
+
+
+def _reduced(images: Tensor, size: int) -> Tensor:
+    """[N, C, size, size] of mean 0 and norm 1 inside the inscribed disc."""
+    small = F.interpolate(images, size=(size, size), mode="area" if images.shape[-1] >= size else "bilinear")
+    centres = torch.arange(size) - (size - 1) / 2
+    disc = (centres[:, None] ** 2 + centres[None] ** 2 <= (size / 2) ** 2).to(small)
+    small = (small - (small * disc).sum((1, 2, 3), keepdim=True) / (disc.sum() * images.shape[1])) * disc
+    return F.normalize(small.flatten(1), dim=1).view_as(small)
+
+
+def _neighbours(views: Tensor, neighbours: int, turns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each view the nearest others under all turns: similarity, index and angle (degrees), each [N, neighbours]."""
+    known = views.flatten(1).T
+    similarity = torch.full((len(views), neighbours), -1.0)
+    found, angles = torch.zeros(len(views), neighbours, dtype=torch.long), torch.zeros(len(views), neighbours)
+    for turn in range(turns):
+        degrees = 360 * turn / turns
+        turned = rotate(views, degrees).flatten(1)
+        for start in range(0, len(views), _ROWS):
+            rows = slice(start, min(start + _ROWS, len(views)))
+            alike = turned[rows] @ known
+            alike[torch.arange(len(alike)), torch.arange(rows.start, rows.stop)] = -1  # itself
+            best, index = alike.topk(neighbours)
+            best = torch.cat([similarity[rows], best], 1)
+            kept = best.topk(neighbours)
+            similarity[rows] = kept.values
+            found[rows] = torch.cat([found[rows], index], 1).gather(1, kept.indices)
+            angles[rows] = torch.cat([angles[rows], torch.full_like(index, degrees, dtype=torch.float)], 1).gather(
+                1, kept.indices
+            )
+    return similarity, found, angles
