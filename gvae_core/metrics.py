@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from .rotation import rotate
@@ -167,3 +172,75 @@ def neighbour_accuracy(
     codes, known = (v / v.norm(dim=-1, keepdim=True) for v in (codes, known))
     nearest = known_labels[(codes @ known.T).topk(neighbours).indices]
     return (nearest.mode(-1).values == labels).double().mean().item()
+
+
+# --- how an image is turned, and clusters without labels --------------------------------------------
+
+
+def resultant(degrees: Tensor) -> float:
+    """R = |mean exp(i angle)| of angles [N] in degrees: 1 where all agree, about 0 where they are uniform."""
+    radians = torch.deg2rad(degrees.double())
+    return torch.hypot(radians.cos().mean(), radians.sin().mean()).item()
+
+
+def _wrapped(degrees: Tensor) -> Tensor:
+    return torch.remainder(degrees + 180, 360) - 180
+
+
+def angle_errors(found: Tensor, true: Tensor) -> dict[str, float]:
+    """How well angles [N] (degrees) are recovered, up to one offset that all share.
+
+    ``resultant`` R of the differences, ``mean`` and ``median`` of their distance (degrees) from their common direction,
+    the share ``within_10`` degrees of it, and ``half_turn``, the share nearer to the opposite direction. Not the
+    circular correlation: for uniform angles it is ill-posed.
+    """
+    radians = torch.deg2rad((found - true).double())
+    offset = torch.rad2deg(torch.atan2(radians.sin().mean(), radians.cos().mean()))
+    errors = _wrapped(found - true - offset).abs()
+    return {
+        "resultant": resultant(found - true),
+        "mean": errors.mean().item(),
+        "median": errors.median().item(),
+        "within_10": (errors <= 10).double().mean().item(),
+        "half_turn": (errors > 90).double().mean().item(),
+    }
+
+
+def resultant_by_class(degrees: Tensor, labels: Tensor, classes: int = 10) -> list[float]:
+    """`resultant` within each class of angles [N]: is there one orientation that the class shares?"""
+    return [resultant(degrees[labels == label]) for label in range(classes)]
+
+
+def coverage(found: Tensor, half_widths: Tensor, true: Tensor, labels: Tensor) -> float:
+    """Share of arcs, found ± half width [N] (degrees), that hold the angle true + the orientation common to the class.
+
+    That common orientation is the mean direction of found - true over the class.
+    """
+    covered = 0
+    for label in labels.unique():
+        chosen = labels == label
+        difference = torch.deg2rad((found - true)[chosen].double())
+        common = torch.rad2deg(torch.atan2(difference.sin().mean(), difference.cos().mean()))
+        covered += (_wrapped((found - true)[chosen] - common).abs() <= half_widths[chosen]).sum().item()
+    return covered / len(labels)
+
+
+def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: int = 0) -> dict[str, float]:
+    """Clusters of codes [N, d], found without labels, against labels [N].
+
+    For k-means and a Gaussian mixture: ``hungarian``, the share right with the best one-to-one naming of the clusters,
+    ``purity``, with the commonest label of each, and ``nmi``, the normalised mutual information.
+    """
+    codes, truth = codes.double().numpy(), labels.numpy()
+    found = {
+        "kmeans": KMeans(clusters, n_init=10, random_state=seed).fit_predict(codes),
+        "mixture": GaussianMixture(clusters, n_init=3, reg_covar=1e-4, random_state=seed).fit_predict(codes),
+    }
+    scores = {}
+    for name, assigned in found.items():
+        counts = np.zeros((clusters, truth.max() + 1))
+        np.add.at(counts, (assigned, truth), 1)
+        scores[f"{name}_hungarian"] = counts[linear_sum_assignment(-counts)].sum() / len(truth)
+        scores[f"{name}_purity"] = counts.max(1).sum() / len(truth)
+        scores[f"{name}_nmi"] = normalized_mutual_info_score(truth, assigned)
+    return scores
