@@ -116,7 +116,7 @@ def reconstruction_accuracy(
 ) -> dict[str, float]:
     """Share of the reconstructions by ``model`` that a classifier reads right, by kind of input.
 
-    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `experiments.kinds_of_input`.
+    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `runs.kinds.kinds_of_input`.
     """
     return {kind: accuracy(judge, reconstruct(model, images), labels) for kind, (images, labels) in inputs.items()}
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from .. import models
 from ..files import PROFILES
 from ..images import load_mnist
+from ..runs.kinds import AUTOENCODERS
 from ..runs.run import Result, find
-from ..runs.spec import AUTOENCODERS, RunSpec
+from ..runs.spec import RunSpec
 from . import papers
 
 # Networks by profile. Quick uses kernel 5 on an odd grid: the papers' kernel 4 holds a single ring of

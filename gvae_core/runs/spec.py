@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
 import inspect
 import json
@@ -15,16 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from .. import models
 from ..images import TRAINING_DIGITS
-
-CLASSIFIERS = {"cnn": models.CNNClassifier, "gcnn": models.GCNNClassifier}
-AUTOENCODERS = {
-    "sgvae": models.sgvae,
-    "svae": models.svae,
-    "gaussian": functools.partial(models.sgvae, gaussian=True),
-}
-BUILDERS = CLASSIFIERS | AUTOENCODERS
+from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class RunSpec:
     sizes: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
-        _expect("model", self.model, sorted(BUILDERS))
+        _expect("model", self.model, sorted(KINDS))
         _expect("source", self.source, ["mnist", "mnist5k"])
         _expect("protocol", self.protocol, ["upright", "rotated"])
         for name, kind, least in _NUMBERS:
@@ -91,7 +82,9 @@ class RunSpec:
                 )
         if self.paper_loss is not None and not isinstance(self.paper_loss, bool):
             raise ValueError(f"RunSpec: expected paper_loss to be True or False, got {self.paper_loss!r}")
-        known = [p for p in inspect.signature(BUILDERS[self.model]).parameters if p not in ("latent_dim", "gaussian")]
+        known = [
+            p for p in inspect.signature(KINDS[self.model].build).parameters if p not in ("latent_dim", "gaussian")
+        ]
         for name in self.sizes:
             _expect(f"a size of {self.model}", name, known)
         # JSON knows no tuples: the same content must give the same key before and after a round trip
@@ -141,7 +134,7 @@ class RunSpec:
         arguments = dict(self.sizes) | ({"latent_dim": self.latent_dim} if self.model in AUTOENCODERS else {})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return BUILDERS[self.model](**arguments)
+            return KINDS[self.model].build(**arguments)
 
 
 _NUMBERS = (

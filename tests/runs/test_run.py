@@ -20,6 +20,7 @@ from gvae_core.files import PROFILES, write_text
 from gvae_core.images import load_splits
 from gvae_core.report import profiles
 from gvae_core.runs import run as experiments
+from gvae_core.runs.kinds import CLASSIFIERS
 from gvae_core.runs.run import find, load_model
 from gvae_core.training import read_progress
 
@@ -148,7 +149,7 @@ def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
     assert again == result
     model = result.load_model()
     assert not model.training
-    if spec.model in experiments.CLASSIFIERS:
+    if spec.model in CLASSIFIERS:
         test = load_splits("mnist5k", test_images=spec.test_images).test
         accuracy = metrics.accuracy(model, test.images, test.labels)
         assert accuracy == pytest.approx(result.metrics["test_upright_accuracy"], abs=1e-6)
