@@ -1,4 +1,4 @@
-"""What a model's name in a `RunSpec` stands for: its builder, how it is fitted, how it is measured on the test digits."""
+"""What a model's name in a `RunSpec` stands for: its builder, how it is fitted, how it is measured on test digits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _fit_classifier(
     model: nn.Module, splits: Splits, schedule: training.Schedule, spec: RunSpec, **loop: object
 ) -> list[dict]:
     train, validation = ((part.images, part.labels) for part in (splits.train, splits.validation))
-    loop |= dict(seed=spec.seed, rotated=spec.protocol == "rotated")
+    loop |= dict(seed=spec.stream("training"), rotated=spec.protocol == "rotated")
     return training.fit_classifier(model, train, validation, schedule, paper_loss=spec.paper_loss, **loop)
 
 
@@ -50,7 +50,7 @@ def _fit_autoencoder(
     model: nn.Module, splits: Splits, schedule: training.Schedule, spec: RunSpec, **loop: object
 ) -> list[dict]:
     train, validation = splits.train.images, splits.validation.images
-    loop |= dict(seed=spec.seed, rotated=spec.protocol == "rotated")
+    loop |= dict(seed=spec.stream("training"), rotated=spec.protocol == "rotated")
     return training.fit_vae(model, train, validation, schedule, beta=spec.beta, **loop)
 
 
@@ -70,7 +70,7 @@ def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
     numbers = {}
     for name, images in (("upright", test.images), ("rotated", _turned(test.images))):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.manual_seed(spec.stream("test"))
             numbers |= training.evaluate(model, losses, (images, test.images), metrics.BATCH).named(f"test_{name}")
     some, labels = test.images[:DRIFT_IMAGES], test.labels[:DRIFT_IMAGES]
     return numbers | {

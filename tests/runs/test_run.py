@@ -111,21 +111,21 @@ def test_paper_profile_has_the_papers_sizes():
     assert len(grid) == 30 and all(spec.epochs == 50 and spec.sizes == {} for spec in grid)
     # the variants stay within the papers' parameter counts
     assert all(models.parameter_count(spec.build()) <= 38_500 for spec in (aligned, isotropic))
-    frames, isotropic, _ = (models.parameter_count(spec.build()) for spec in profiles.short("mnist5k"))
+    frames, isotropic, _ = (models.parameter_count(spec.build()) for spec in profiles.short_schedule("mnist5k"))
     assert 0.9 * 800_000 <= frames <= 1.1 * 800_000  # the tiny paper's "~800k"
     assert isotropic <= models.parameter_count(models.sgvae(latent_dim=10))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_cells_of_a_grid_are_told_apart_by_title_and_epochs(profile):
-    for cells in profiles.GRIDS.values():
+    for cells in profiles.TABLES.values():
         specs = cells(profile, "mnist5k", 0)
         assert len({(spec.title, spec.epochs) for spec in specs}) == len(specs)
 
 
 def test_no_paper_run_has_seen_mnist5k():
-    for name in profiles.GRIDS:
-        for spec in profiles.GRIDS[name]("paper", "mnist", 0):
+    for name in profiles.TABLES:
+        for spec in profiles.TABLES[name]("paper", "mnist", 0):
             assert spec.source == "mnist"
     # whose training digits are disjoint from mnist5k: tests/test_data.py, on the full set
 
