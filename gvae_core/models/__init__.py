@@ -11,6 +11,8 @@ from .autoencoders import GaussianVAE, SphericalVAE, sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
 from .encoders import ConvolutionalEncoder, SteerableEncoder, parameter_count
 from .layouts import LAYOUTS, EncoderLayout, encoder_layout
+from .modes import evaluating
+from .saving import load_model, save_model
 
 __all__ = [
     "LAYOUTS",
@@ -22,7 +24,10 @@ __all__ = [
     "SphericalVAE",
     "SteerableEncoder",
     "encoder_layout",
+    "evaluating",
+    "load_model",
     "parameter_count",
+    "save_model",
     "sgvae",
     "svae",
 ]

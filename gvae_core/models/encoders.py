@@ -133,7 +133,7 @@ class SteerableEncoder(nn.Module):
 
     def _input_fields(self, images: Tensor, angles: Sequence[float]) -> enn.GeometricTensor:
         """The images turned by each of the angles, one after the other along dimension 0."""
-        on_grid = fit_to_grid(as_input(images, self.activation[0].weight), self.grid_size)
+        on_grid = fit_to_grid(as_input(images, self.activation[0].weight, training=self.training), self.grid_size)
         # `rotate` interpolates in float32 at least
         wide = on_grid.to(torch.promote_types(on_grid.dtype, torch.float32))
         turned = [rotate(wide, degrees).to(on_grid.dtype) if degrees else on_grid for degrees in angles]
@@ -181,7 +181,9 @@ class ConvolutionalEncoder(nn.Sequential):
         self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(standardise(fit_to_grid(as_input(images, self[0].weight), CANVAS_SIZE)))
+        return super().forward(
+            standardise(fit_to_grid(as_input(images, self[0].weight, training=self.training), CANVAS_SIZE))
+        )
 
 
 def parameter_count(model: nn.Module) -> int:

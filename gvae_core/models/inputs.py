@@ -12,7 +12,7 @@ CANVAS_SIZE = 32
 OVERSHOOT = 0.01  # values may leave [0, 1] by this much: a step of bfloat16 at 1, or rounding after an interpolation
 
 
-def as_input(images: Tensor, like: Tensor) -> Tensor:
+def as_input(images: Tensor, like: Tensor, *, training: bool = False) -> Tensor:
     """Images [N, 1, 28, 28] in the dtype of ``like``, a weight of the network; the check at its border.
 
     Their values are read, and on a GPU waited for, except where there are none to read: while torch.compile,
@@ -21,7 +21,8 @@ def as_input(images: Tensor, like: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError : not [N, 1, 28, 28], not of a floating-point dtype, not finite, or outside [0, 1] by more than 0.01
+    ValueError : not [N, 1, 28, 28], not of a floating-point dtype, not finite, outside [0, 1] by more than 0.01, or
+        no image at all in ``training``, where batch statistics are taken (otherwise none gives none)
     """
     if not isinstance(images, Tensor):
         raise ValueError(f"expected images as a torch.Tensor, got {type(images).__name__} (see torch.as_tensor)")
@@ -30,7 +31,11 @@ def as_input(images: Tensor, like: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise ValueError(f"expected images of floating-point values in [0, 1], got {images.dtype}; divide bytes by 255")
     images = images.to(like.dtype)
-    if len(images) and _readable(images):
+    if not _readable(images):
+        return images
+    if training and not len(images):
+        raise ValueError("expected at least one image in train mode, got none")
+    if len(images):
         low, high = torch.stack(images.detach().aminmax()).tolist()
         if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # a NaN makes both NaN
             raise ValueError(f"expected images of finite values in [0, 1], got values from {low:g} to {high:g}")
