@@ -211,6 +211,11 @@ def _wrapped(degrees: Tensor) -> Tensor:
     return torch.remainder(degrees + 180, 360) - 180
 
 
+def poses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """`PoseVAE.poses` in eval mode, batch by batch: degrees [N] and half widths of the 90 % arcs [N]."""
+    return _in_batches(model, lambda batch: torch.stack(model.poses(batch), 1), images).unbind(1)
+
+
 def angle_errors(found: Tensor, true: Tensor) -> dict[str, float]:
     """How well angles [N] (degrees) are recovered, up to one offset that all share.
 

@@ -7,6 +7,7 @@ resumed gives the numbers of one that was not.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -22,9 +23,13 @@ from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .models import evaluating
-from .rotation import rotate
+from .models.pose import PoseVAE, degrees
+from .rotation import rotate, turn
+from .synchronisation import common_orientation
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
+
+_DISAGREEMENT = 30.0  # a nat of disagreement about the pose counts like so much squared error
 
 Losses = dict[str, Tensor]
 
@@ -84,6 +89,32 @@ def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float
     return {"loss": PAPER_BATCH * squared_error + beta * kl, "squared_error": squared_error, "kl": kl}
 
 
+def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *, beta: float) -> Losses:
+    """Losses of a `PoseVAE` on images as they came; the target is the image itself, turned as it is.
+
+    As in `vae_losses`, but the squared error counts inside the disc that stays in the picture at every angle, and the
+    KL of the pose to the uniform law on the circle is added to that of the content.
+
+    ``common`` [N], in degrees, says how each image is turned against an orientation that all share, as
+    `synchronisation.common_orientation` finds it without labels. Without it alike images may end in two orientations,
+    half a turn apart. Where given, the pose is drawn towards it: ``disagreement`` is its negative log density under
+    q(angle | x), and a pose drawn further away than 45 degrees is replaced by it in the reconstruction.
+    """
+    content, pose = model.posteriors(images)
+    drawn, losses = pose.rsample(), {}
+    if common is not None:
+        radians = torch.deg2rad(common)
+        towards = torch.stack([radians.cos(), radians.sin()], -1).to(drawn)
+        near = (drawn * towards).sum(-1, keepdim=True) > math.cos(math.radians(45))
+        drawn = torch.where(near, drawn, towards)
+        losses["disagreement"] = -pose.log_prob(towards).mean()
+    canvas = turn(model.decode_canvas(content.rsample()), degrees(drawn))
+    squared_error = ((canvas - model.canvas(images)).square() * model.disc()).sum((1, 2, 3)).mean()
+    kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, model.pose_prior).mean()
+    loss = PAPER_BATCH * (squared_error + _DISAGREEMENT * losses.get("disagreement", 0)) + beta * (kl + kl_pose)
+    return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
+
+
 # --- the loop ---------------------------------------------------------------------------------------
 
 
@@ -126,6 +157,19 @@ def fit_vae(
         return vae_losses(model, images, images, beta=beta)
 
     return fit(model, losses, (train,), (validation,), schedule, **loop)
+
+
+def fit_pose(
+    model: PoseVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
+) -> list[dict]:
+    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest.
+
+    First `common_orientation` finds how the training images are turned against each other, then the model learns
+    with it, see `pose_losses`. Which images share an orientation is a function of the images alone.
+    """
+    common = common_orientation(train, common_orientation(train))
+    losses = functools.partial(pose_losses, model, beta=beta)
+    return fit(model, losses, (train, common), (validation,), schedule, **loop)
 
 
 def _rotated(images: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""Variational autoencoders with a spherical or a normal latent, and the papers' two: `sgvae` and `svae`."""
+"""Variational autoencoders with a spherical or a normal latent."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +8,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from ..vmf import HypersphericalUniform, VonMisesFisher
-from .arguments import check_whole, recorded
+from .arguments import check_whole
 from .decoders import Decoder
-from .encoders import ConvolutionalEncoder, SteerableEncoder
 from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, as_input, fit_to_grid, standardise
-from .layouts import EncoderLayout
 
 MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
 
@@ -109,49 +105,3 @@ class GaussianVAE(_ImageVAE):
     def _posterior(self, features: Tensor) -> Independent:
         scale = self.log_scale(features).exp()
         return Independent(Normal(self.location(features), scale, validate_args=False), 1, validate_args=False)
-
-
-@recorded
-def sgvae(
-    latent_dim: int = 6,
-    *,
-    fields: Sequence[int] = (64, 64, 128),
-    frequency: int = 6,
-    layout: str | EncoderLayout | Mapping = "paper",
-    frames: int = 1,
-    invariants: int = 64,
-    decoder_channels: Sequence[int] = (128, 64, 32),
-    dropout: float = 0.2,
-    gaussian: bool = False,
-) -> SphericalVAE | GaussianVAE:
-    """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
-
-    ``fields``, ``frequency``, ``layout``, ``frames`` and ``invariants`` are those of `SteerableEncoder`; ``dropout`` is
-    that of head and decoder. The defaults are the papers', about 0.9 M parameters.
-    """
-    encoder = SteerableEncoder(fields, frequency, layout=layout, invariants=invariants, dropout=0.1, frames=frames)
-    head = nn.Sequential(
-        nn.Linear(invariants, invariants),
-        nn.ELU(),
-        nn.BatchNorm1d(invariants),
-        nn.Dropout(dropout),
-    )
-    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout)
-    kind = GaussianVAE if gaussian else SphericalVAE
-    return kind(encoder, invariants, decoder, latent_dim, head)
-
-
-@recorded
-def svae(
-    latent_dim: int = 10,
-    *,
-    channels: Sequence[int] = (128, 128, 64),
-    hidden: int = 64,
-    decoder_channels: Sequence[int] = (128, 128, 64),
-    dropout: float = 0.2,
-) -> SphericalVAE:
-    """The S-VAE, the tiny paper's baseline: the same latent and decoder behind a plain CNN."""
-    check_whole(hidden=hidden)
-    encoder = ConvolutionalEncoder(channels, dropout=dropout)
-    head = nn.Sequential(nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(0.1))
-    return SphericalVAE(encoder, hidden, Decoder(latent_dim, decoder_channels, dropout=dropout), latent_dim, head)

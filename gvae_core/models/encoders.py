@@ -56,6 +56,7 @@ class SteerableEncoder(nn.Module):
     invariants : size of the output
     dropout : probability to drop a field
     frames : number of turned copies of the input whose invariants are averaged
+    vectors : pooled vectors of frequency 1, which turn with the image; see `invariants_and_vectors`
 
     Shapes
     ------
@@ -76,12 +77,15 @@ class SteerableEncoder(nn.Module):
         invariants: int,
         dropout: float = 0.1,
         frames: int = 1,
+        vectors: int = 0,
     ):
         super().__init__()
         layout = encoder_layout(layout)
         check_series(len(layout.strides), fields=fields)
         check_whole(frequency=frequency, invariants=invariants, frames=frames)
+        check_whole(0, vectors=vectors)
         check_dropout(dropout)
+        self.invariants, self.vectors = invariants, vectors
         self.grid_size = layout.grid_size
         # symmetric about 0, so that with two frames both are interpolated alike
         self.frame_angles = [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
@@ -126,6 +130,9 @@ class SteerableEncoder(nn.Module):
         # a fresh escnn layer has the buffers of eval mode; train() drops them, and state dicts fit
         self.blocks = accelerate(nn.ModuleList(blocks)).train()
         self.activation = nn.Sequential(nn.BatchNorm2d(invariants), nn.ELU())
+        if vectors:
+            vector_type = enn.FieldType(gspace, vectors * [gspace.irrep(1)])
+            self.to_vectors = accelerate(nn.ModuleList([enn.R2Conv(field_type, vector_type, 1)])).train()
 
     def input_field(self, images: Tensor, degrees: float = 0.0) -> enn.GeometricTensor:
         """Images [N, 1, 28, 28], turned by ``degrees``, as the first block's input, a scalar field on the grid."""
@@ -154,11 +161,31 @@ class SteerableEncoder(nn.Module):
             yield field
 
     def forward(self, images: Tensor) -> Tensor:
-        field = self._input_fields(images, self.frame_angles)
-        for block in self.blocks:
-            field = block(field)
-        invariants = self.activation(field.tensor).mean((2, 3))
-        return invariants.unflatten(0, (len(self.frame_angles), len(images))).mean(0)
+        return self._invariants(self.blocks[-1](self._fields(images)))
+
+    def invariants_and_vectors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images [N, 1, 28, 28]: what does not see a turn, [N, invariants], and what turns along, complex [N, vectors].
+
+        A vector is x + iy, x to the right and y up, so that an image turned counter-clockwise by t has it times e^(it).
+        It is an average over all positions, and over the frames, each turned back by its frame's angle.
+        """
+        fields = self._fields(images)
+        pooled = self.to_vectors[0](fields).tensor.mean((2, 3)).unflatten(1, (self.vectors, 2))
+        per_frame = torch.view_as_complex(pooled.contiguous()).unflatten(0, (len(self.frame_angles), -1))
+        radians = torch.deg2rad(torch.tensor(self.frame_angles, dtype=pooled.dtype, device=pooled.device))
+        back = torch.polar(torch.ones_like(radians), -radians)[:, None, None]
+        return self._invariants(self.blocks[-1](fields)), (per_frame * back).mean(0)
+
+    def _fields(self, images: Tensor) -> enn.GeometricTensor:
+        """The last feature fields, all frames along dimension 0."""
+        fields = self._input_fields(images, self.frame_angles)
+        for block in self.blocks[:-1]:
+            fields = block(fields)
+        return fields
+
+    def _invariants(self, scalars: enn.GeometricTensor) -> Tensor:
+        pooled = self.activation(scalars.tensor).mean((2, 3))
+        return pooled.unflatten(0, (len(self.frame_angles), -1)).mean(0)
 
 
 class ConvolutionalEncoder(nn.Sequential):

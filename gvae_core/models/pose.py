@@ -12,7 +12,8 @@ from ..rotation import rotate, turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
 from .autoencoders import SphericalVAE
 from .decoders import Decoder
-from .encoders import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, SteerableEncoder
+from .encoders import SteerableEncoder
+from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD
 
 
 class Posteriors(NamedTuple):
@@ -41,7 +42,13 @@ class PoseVAE(SphericalVAE):
     """
 
     def __init__(
-        self, encoder: SteerableEncoder, features: int, decoder: Decoder, latent_dim: int, head: nn.Module, hidden: int = 64
+        self,
+        encoder: SteerableEncoder,
+        features: int,
+        decoder: Decoder,
+        latent_dim: int,
+        head: nn.Module,
+        hidden: int = 64,
     ):
         super().__init__(encoder, features, decoder, latent_dim, head)
         invariants = encoder.invariants
@@ -58,7 +65,6 @@ class PoseVAE(SphericalVAE):
         """Content and pose of images [N, 1, 28, 28] in [0, 1]; ``pose.loc`` is (cos, sin) of the angle."""
         invariants, vectors = self.encoder.invariants_and_vectors(images)
         content = self._posterior(self.head(invariants))
-        vectors = torch.view_as_complex(vectors.contiguous())
         reference = vectors.sum(1, keepdim=True)
         seen_from_it = vectors * reference.conj() / (reference.abs() + 1e-4)  # an image's turn cancels
         relative = torch.view_as_real(seen_from_it).flatten(1)
@@ -85,7 +91,7 @@ class PoseVAE(SphericalVAE):
         return inside.to(self.location.weight.dtype)
 
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """How each image [N, 1, 28, 28] is turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q."""
+        """How images [N, 1, 28, 28] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
         pose = self.posteriors(images).pose
         return degrees(pose.loc), torch.rad2deg(pose.cap_angle(0.9))
 
@@ -99,7 +105,7 @@ class PoseVAE(SphericalVAE):
         return self._image(turn(self.decode_canvas(content.mode), degrees(pose.mode)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, VonMisesFisher, Tensor]:
-        """Images -> (reconstruction [N, 1, 28, 28] turned as they came, posterior of the content, sampled codes [N, d])."""
+        """Images -> (reconstruction [N, 1, 28, 28], turned as they came, the content's posterior, its sample [N, d])."""
         content, pose = self.posteriors(images)
         z = content.rsample()
         return self._image(turn(self.decode_canvas(z), degrees(pose.rsample()))), content, z

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these, in degrees
 DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
 ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
+BORN_SEED = 20261125  # of the angles at which training images are born under the protocol born_rotated
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,15 @@ def _fit_autoencoder(
     model: nn.Module, splits: Splits, schedule: training.Schedule, spec: RunSpec, **loop: object
 ) -> list[dict]:
     train, validation = splits.train.images, splits.validation.images
-    loop |= dict(seed=spec.stream("training"), rotated=spec.protocol == "rotated")
+    loop |= dict(seed=spec.stream("training"))
+    if spec.protocol == "born_rotated":
+        train, validation = (
+            rotate(images, random_angles(len(images), seed))
+            for images, seed in ((train, BORN_SEED), (validation, BORN_SEED + 1))
+        )
+    if spec.sizes.get("pose"):
+        return training.fit_pose(model, train, validation, schedule, beta=spec.beta, **loop)
+    loop |= dict(rotated=spec.protocol == "rotated")
     return training.fit_vae(model, train, validation, schedule, beta=spec.beta, **loop)
 
 
@@ -65,7 +74,12 @@ def _measure_classifier(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
 
 
 def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
-    """On the test digits: losses of upright ones, and of turned ones against the *upright* targets."""
+    """On the test digits: losses of upright ones, and of turned ones against the *upright* targets.
+
+    Of a model that says how images are turned, instead: losses of turned ones, and how well the angles are found.
+    """
+    if spec.sizes.get("pose"):
+        return _measure_pose(model, test, spec)
     losses = functools.partial(training.vae_losses, model, beta=spec.beta)
     numbers = {}
     for name, images in (("upright", test.images), ("rotated", _turned(test.images))):
@@ -79,6 +93,52 @@ def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
         "latent_drift": metrics.latent_drift(model, some, ANGLES),
         "typical_angle": metrics.typical_angle(metrics.latent_codes(model, some), labels),
     }
+
+
+def _measure_pose(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
+    angles, turned = random_angles(len(test.images), ANGLE_SEED), _turned(test.images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.stream("test"))
+        losses = functools.partial(training.pose_losses, model, beta=spec.beta)
+        numbers = training.evaluate(model, losses, (turned,), metrics.BATCH).named("test_rotated")
+    return numbers | {"angle_seed": ANGLE_SEED} | pose_numbers(model, test.images, test.labels, turned, angles)
+
+
+def pose_numbers(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, turned: torch.Tensor, angles: torch.Tensor
+) -> dict:
+    """How well a `PoseVAE` says how images [N, 1, 28, 28] are turned that were ``turned`` by ``angles`` [N], degrees.
+
+    ``angle_errors``: between an image and its upright copy, so of the pixel grid; ``resultant_by_class``: whether a
+    class has one orientation; ``coverage``: of the 90 % arcs, against the orientation common to the class.
+    """
+    found, half_widths = metrics.poses(model, turned)
+    upright, _ = metrics.poses(model, images)
+    return {
+        "angle_errors": metrics.angle_errors(found - upright, angles),
+        "resultant_by_class": metrics.resultant_by_class(found - angles, labels),
+        "coverage": metrics.coverage(found, half_widths, angles, labels),
+        "median_half_width": half_widths.median().item(),
+    }
+
+
+def code_numbers(
+    model: nn.Module, test: Digits, known: Digits, label_counts: Sequence[int] = (100, 600, 1_000)
+) -> dict[str, float]:
+    """What the codes of turned test digits are worth without an upright: clusters, and neighbours among known digits.
+
+    The ``known`` digits are turned as well, each by its own angle; their labels are used for the neighbours only.
+    """
+    codes = metrics.latent_codes(model, _turned(test.images))
+    neighbours = metrics.latent_codes(model, rotate(known.images, random_angles(len(known.images), BORN_SEED)))
+    numbers = metrics.cluster_scores(codes, test.labels)
+    for count in (*label_counts, len(known.labels)):
+        found = metrics.neighbour_accuracy(codes, test.labels, neighbours[:count], known.labels[:count])
+        numbers[f"neighbours_{count}"] = found
+    moved = metrics.angle_between(codes, metrics.latent_codes(model, test.images)).mean().item()
+    some = slice(0, 1_000)  # all pairs
+    typical = {same: metrics.typical_angle(codes[some], test.labels[some], same=same) for same in (False, True)}
+    return numbers | {"moved": moved, "typical_other_class": typical[False], "typical_same_class": typical[True]}
 
 
 def kinds_of_input(test: Digits) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -34,7 +34,8 @@ class RunSpec:
     source : mnist or mnist5k
     epochs, learning_rate, decay, weight_decay, batch_size : see `training.Schedule`
     seed : of initial values and of everything random in training
-    protocol : training images ``upright`` or ``rotated`` at random
+    protocol : training images ``upright``, each time ``rotated`` by another random angle, or ``born_rotated``, each by
+        one random angle of its own, so that nothing is ever upright
     latent_dim, beta : autoencoders only
     paper_loss : classifiers only; minimise the cross-entropy of softmax outputs (report, Table 1)
     train_images, test_images : use only the first so many of a split (None: all)
@@ -67,7 +68,9 @@ class RunSpec:
     def __post_init__(self):
         _expect("model", self.model, sorted(KINDS))
         _expect("source", self.source, ["mnist", "mnist5k"])
-        _expect("protocol", self.protocol, ["upright", "rotated"])
+        _expect("protocol", self.protocol, ["upright", "rotated", "born_rotated"])
+        if self.sizes.get("pose") and self.protocol != "born_rotated":
+            raise ValueError(f"RunSpec: expected protocol 'born_rotated' with pose, got {self.protocol!r}")
         _expect("model_version", self.model_version, READABLE_VERSIONS)
         for name, kind, least in _NUMBERS:
             value = getattr(self, name)
