@@ -164,7 +164,7 @@ class SteerableEncoder(nn.Module):
         return self._invariants(self.blocks[-1](self._fields(images)))
 
     def invariants_and_vectors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Of images [N, 1, 28, 28]: what does not see a turn, [N, invariants], and what turns along, complex [N, vectors].
+        """What does not see a turn of images [N, 1, 28, 28], [N, invariants], and what turns along, complex [N, vectors].
 
         A vector is x + iy, x to the right and y up, so that an image turned counter-clockwise by t has it times e^(it).
         It is an average over all positions, and over the frames, each turned back by its frame's angle.
