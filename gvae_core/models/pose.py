@@ -93,7 +93,7 @@ class PoseVAE(SphericalVAE):
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How images [N, 1, 28, 28] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
         pose = self.posteriors(images).pose
-        return degrees(pose.loc), torch.rad2deg(pose.cap_angle(0.9))
+        return degrees(pose.loc), pose.cap_angle(0.9)
 
     def canonical(self, images: Tensor) -> Tensor:
         """Every image [N, 1, 28, 28] turned back by its pose, to the orientation common to all."""

@@ -1,0 +1,114 @@
+"""Content and pose: what a `PoseVAE` says of turned images, and the orientation that images without labels share."""
+
+import pytest
+import torch
+
+from gvae_core import metrics
+from gvae_core.models import PoseVAE, sgvae
+from gvae_core.rotation import random_angles, rotate
+from gvae_core.synchronisation import common_orientation
+from gvae_core.training import Schedule, fit_pose, pose_losses
+
+SMALL = dict(latent_dim=4, fields=(2, 2, 4), frequency=2, layout="isotropic", invariants=8, decoder_channels=(8, 8, 8))
+
+
+def wrapped(degrees):
+    return torch.remainder(degrees + 180, 360) - 180
+
+
+@pytest.fixture
+def model() -> PoseVAE:
+    return sgvae(pose=True, **SMALL).eval()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_the_pose_turns_with_the_image(digits, frames):
+    model = sgvae(pose=True, frames=frames, **SMALL).eval()
+    images = digits.images[:8]
+    upright, _ = model.poses(images)
+    for angle in (90, 180, -90):
+        turned, _ = model.poses(rotate(images, angle))
+        assert wrapped(turned - upright - angle).abs().max() < 0.1
+    turned, _ = model.poses(rotate(images, 30))  # between quarter turns the pixel grid errs, here without training
+    assert wrapped(turned - upright - 30).abs().median() < 15
+
+
+def test_content_ignores_quarter_turns(digits, model):
+    images = digits.images[:8]
+    codes = [metrics.latent_codes(model, rotate(images, angle)) for angle in (0, 90)]
+    assert metrics.angle_between(*codes).max() < 0.1
+
+
+def test_reconstructions_turn_and_canonical_views_stand_still(digits, model):
+    images = digits.images[:8]
+    turned = rotate(images, 90)
+    assert torch.allclose(model.reconstruct(turned), rotate(model.reconstruct(images), 90), atol=1e-3)
+    assert torch.allclose(model.canonical(turned), model.canonical(images), atol=1e-3)
+    assert torch.allclose(metrics.decoded(model, metrics.latent_codes(model, turned)),
+                          metrics.decoded(model, metrics.latent_codes(model, images)), atol=1e-3)  # fmt: skip
+
+
+def test_gradients_reach_every_parameter(digits):
+    model = sgvae(pose=True, **SMALL)
+    losses = pose_losses(model, digits.images[:16], random_angles(16, 0), beta=0.1)
+    losses["loss"].backward()
+    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert set(losses) == {"loss", "squared_error", "kl", "kl_pose", "disagreement"}
+
+
+def test_pose_and_gaussian_exclude_each_other():
+    with pytest.raises(ValueError, match="pose or gaussian, got both"):
+        sgvae(pose=True, gaussian=True)
+
+
+def test_synchronisation_finds_one_orientation_a_class(digits):
+    angles = random_angles(len(digits.images), seed=3)
+    found = common_orientation(rotate(digits.images, angles))
+    by_class = metrics.resultant_by_class(found - angles, digits.labels)
+    assert min(by_class[c] for c in (3, 4, 6, 7, 9)) > 0.75, by_class
+    again = common_orientation(rotate(digits.images, angles))
+    assert torch.equal(found, again)
+
+
+def test_synchronisation_of_copies_is_exact_at_quarter_turns(digits):
+    angles = torch.tensor([0.0, 90, 180, 270]).repeat(5)
+    images = rotate(digits.images[:1].expand(20, -1, -1, -1), angles)
+    assert wrapped(common_orientation(images) - angles - common_orientation(images)[0]).abs().max() < 1
+
+
+def test_synchronisation_refuses_too_few_images():
+    with pytest.raises(ValueError, match="at least 12 images for 10 neighbours, got 5"):
+        common_orientation(torch.rand(5, 1, 28, 28))
+
+
+@pytest.mark.slow
+def test_training_on_digits_that_were_never_upright_lowers_the_error(digits):
+    images = rotate(digits.images[:400], random_angles(400, seed=4))
+    torch.manual_seed(0)
+    model = sgvae(pose=True, **SMALL)
+    history = fit_pose(model, images[:300], images[300:], Schedule(3, 0.01, batch_size=50), beta=0.1, progress=False)
+    assert history[-1]["validation_squared_error"] < history[0]["validation_squared_error"]
+    assert history[-1]["train_disagreement"] < history[0]["train_disagreement"]
+
+
+def test_angle_errors_are_up_to_one_offset():
+    true = random_angles(1000, seed=5)
+    errors = metrics.angle_errors(wrapped(true + 77 + torch.where(torch.arange(1000) < 100, 180.0, 2.0)), true)
+    assert errors["half_turn"] == pytest.approx(0.1) and errors["within_10"] == pytest.approx(0.9)
+    assert errors["resultant"] == pytest.approx(0.8, abs=0.01)
+    assert metrics.resultant(true) < 0.1
+
+
+def test_cluster_scores_of_separate_clusters_are_perfect():
+    labels = torch.arange(10).repeat(20)
+    codes = torch.eye(10)[labels] + 0.01 * torch.randn(200, 10)
+    scores = metrics.cluster_scores(codes, labels)
+    assert scores["kmeans_hungarian"] == scores["kmeans_purity"] == 1 and scores["kmeans_nmi"] == pytest.approx(1)
+
+
+def test_coverage_counts_arcs_that_hold_the_angle():
+    true = random_angles(500, seed=6)
+    labels = torch.arange(500) % 2
+    found = wrapped(true + 90 * labels + 20 * (torch.arange(500) % 4 < 2) - 10)  # 10 degrees off either way
+    assert metrics.coverage(found, torch.full((500,), 11.0), true, labels) == 1
+    assert metrics.coverage(found, torch.full((500,), 9.0), true, labels) == 0
