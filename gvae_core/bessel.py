@@ -201,6 +201,26 @@ def ratio_complement(dim: float, kappa: Tensor) -> Tensor:
     return with_derivative(kappa, at.complement, -at.slope)
 
 
+def bessel_ratio_slope(dim: float, kappa: Tensor) -> Tensor:
+    """A'_d(kappa), the variance of mu^T z; arguments as for `bessel_ratio`, no derivative offered."""
+    return _WithDerivative.apply(kappa, _quantities(dim, kappa).slope, None)
+
+
+def inverse_bessel_ratio(dim: float, complement: Tensor) -> Tensor:
+    """kappa at 1 - A_d(kappa) = complement, any shape, in (0, 1], not checked; float64, no gradient.
+
+    Newton's method from the approximation of Banerjee et al., Clustering on the unit hypersphere
+    using von Mises-Fisher distributions (JMLR 2005).
+    """
+    c = complement.detach().double()
+    a = 1 - c
+    kappa = a * (dim - a * a) / (c * (1 + a))
+    for _ in range(4):  # to rounding
+        at = _quantities(dim, kappa)
+        kappa = (kappa + (at.complement - c) / at.slope).clamp(min=0)
+    return kappa
+
+
 def log_iv(order: float, x: Tensor) -> Tensor:
     """log I_order(x), any shape, x >= 0; -inf at x = 0 < order. Differentiable twice.
 
@@ -211,16 +231,23 @@ def log_iv(order: float, x: Tensor) -> Tensor:
     """
     if not order >= 0:
         raise ValueError(f"expected an order >= 0, got {order}")
-    at = _quantities(2 * order + 2, x)
-    value = with_derivative(x, at.log_mgf, with_derivative(x, at.ratio, at.slope))
-    return value + order * torch.log(x / 2) - math.lgamma(order + 1) if order else value
+    if not order:
+        return log_mgf(2, x)
+    x64 = x.double()  # large terms cancel: float32 rounds their sum only
+    return (log_mgf(2 * order + 2, x64) + order * torch.log(x64 / 2) - math.lgamma(order + 1)).to(x.dtype)
+
+
+def log_mgf(dim: float, kappa: Tensor) -> Tensor:
+    """L(kappa) = log E exp(kappa mu^T z) >= 0 for z uniform on S^{d-1}, which is KL(U(S^{d-1}) || vMF(mu, kappa)).
+
+    Arguments as for `bessel_ratio`; differentiable twice, with derivative A.
+    """
+    at = _quantities(dim, kappa)
+    return with_derivative(kappa, at.log_mgf, with_derivative(kappa, at.ratio, at.slope))
 
 
 def log_mgf_deficit(dim: float, kappa: Tensor) -> Tensor:
-    """kappa - L(kappa) >= 0, where L = log E exp(kappa mu^T z) for z uniform on S^{d-1}.
-
-    Arguments as for `bessel_ratio`; differentiable twice, with derivative 1 - A.
-    """
+    """kappa - L(kappa) >= 0 without cancellation; as `log_mgf`, with derivative 1 - A."""
     at = _quantities(dim, kappa)
     return with_derivative(kappa, at.deficit, with_derivative(kappa, at.complement, -at.slope))
 

@@ -21,34 +21,23 @@ def rotate(images: Tensor, degrees: float | Tensor) -> Tensor:
     Multiples of 90° (also 360, -180, 450, ...) move whole pixels, without interpolation: there the
     result equals ``torch.rot90`` bit for bit, also in a batch with other angles.
 
-    Parameters
-    ----------
-    images : Tensor [N, C, H, H]
-        Square images, float32 or float64, on any device. Differentiable.
-    degrees : float or Tensor [N]
-        One angle for all images or one angle per image, in degrees, finite. A constant: no
-        gradient reaches it, so a tensor that requires one is refused.
+    `images`: [N, C, H, H], square, of any floating-point dtype (interpolated in float32 at least), on
+    any device; `degrees`: one finite angle for all or [N], one per image. The result has the images'
+    dtype and device, in new memory. Differentiable in the images; the angle is a constant, so a
+    tensor that requires a gradient is refused (`turn` takes it). Anything else is a ValueError.
 
-    Returns
-    -------
-    Tensor [N, C, H, H]
-        New memory, of the images' dtype and device.
-
-    Raises
-    ------
-    ValueError
-        If the images are not [N, C, H, H] of float32 or float64, or the angles are not finite,
-        real, without gradient, and one or N.
-
-    Examples
-    --------
     >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     >>> rotate(image, 90)
     tensor([[[[2., 4.],
               [1., 3.]]]])
     """
-    _check_images(images)
-    angles = _angles(degrees, len(images))
+    _check_images(images, square=True)
+    angles = _angles(degrees, len(images), "cpu")
+    if angles.requires_grad:
+        raise ValueError("expected degrees without gradient, got a tensor that requires one")
+    bad = angles[~torch.isfinite(angles)]
+    if bad.numel():
+        raise ValueError(f"expected finite degrees, got {bad[0].item()}")
 
     quarter_turns = torch.round(angles / 90).long() % 4
     exact = torch.remainder(angles, 90) == 0
@@ -59,38 +48,35 @@ def rotate(images: Tensor, degrees: float | Tensor) -> Tensor:
             rotated[chosen] = torch.rot90(images[chosen], turns, (2, 3))
     chosen = (~exact).nonzero()[:, 0]
     if len(chosen):
-        radians = torch.deg2rad(angles[chosen])
-        chosen = chosen.to(images.device)
-        rotated[chosen] = _interpolate(images[chosen], radians)
+        on_device = chosen.to(images.device)
+        rotated[on_device] = _interpolate(images[on_device], angles[chosen])
     return rotated
 
 
+def turn(images: Tensor, degrees: float | Tensor) -> Tensor:
+    """Rotate as `rotate` does, but bilinearly at every angle and differentiably in the angle too.
+
+    The sampler of spatial transformer networks (M. Jaderberg et al., NeurIPS 2015). Its derivative in
+    the angle jumps where a pixel lands on another's centre, as all do at quarter turns; there each
+    pixel's is that of one side. Arguments, result and errors as for `rotate`, except: `images` may be
+    oblong, [N, C, H, W]; `degrees` may require a gradient, and is not looked at, which would hold a
+    GPU up at every step: an angle that is not finite makes its image NaN.
+
+    >>> image = torch.tensor([[[[0.0, 0, 0], [0, 0, 1], [0, 0, 0]]]])  # a pixel at the right
+    >>> degrees = torch.tensor(45.0, requires_grad=True)
+    >>> top = turn(image, degrees)[0, 0, 0, 1]  # sin(45°) (1 - cos(45°)), rising
+    >>> top.detach(), torch.autograd.grad(top, degrees)[0]
+    (tensor(0.2071), tensor(0.0123))
+    """
+    _check_images(images)
+    return _interpolate(images, _angles(degrees, len(images)))
+
+
 def random_angles(count: int, seed: int) -> Tensor:
-    """Draw ``count`` angles uniformly from [-180, 180) degrees, from a generator seeded anew.
+    """`count` >= 0 angles uniformly from [-180, 180) degrees: [count], float32, on the CPU.
 
-    Parameters
-    ----------
-    count : int
-        How many, at least 0.
-    seed : int
-        Seed of the generator; the same seed gives the same angles on every device, and a shorter
-        draw is not promised to be the start of a longer one.
-
-    Returns
-    -------
-    Tensor [count]
-        Degrees, float32, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If ``count`` is negative.
-
-    Examples
-    --------
-    >>> angles = random_angles(1000, seed=0)
-    >>> bool((angles >= -180).all() and (angles < 180).all())
-    True
+    Each call seeds its own generator: the same seed gives the same angles on every device, and a
+    shorter draw is not promised to be the start of a longer one. ValueError for a negative count.
     """
     if count < 0:
         raise ValueError(f"expected a count of at least 0, got {count}")
@@ -99,49 +85,40 @@ def random_angles(count: int, seed: int) -> Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float32) * 360 - 180
 
 
-def _check_images(images: Tensor) -> None:
+def _check_images(images: Tensor, square: bool = False) -> None:
     if not isinstance(images, Tensor):
         raise ValueError(f"expected images as a tensor, got {type(images).__name__}")
-    if images.ndim != 4 or images.shape[2] != images.shape[3] or images.shape[2] == 0:
-        raise ValueError(
-            f"expected square images of shape [N, C, H, H], got shape {list(images.shape)}"
-        )
-    if images.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected images of float32 or float64, got {images.dtype}")
+    if images.ndim != 4 or 0 in images.shape[2:] or (square and images.shape[2] != images.shape[3]):
+        expected = "square images of shape [N, C, H, H]" if square else "images of shape [N, C, H, W]"
+        raise ValueError(f"expected {expected}, got shape {list(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"expected images of a floating-point dtype, got {images.dtype}")
 
 
-def _angles(degrees: float | Tensor, count: int) -> Tensor:
-    """The angles as float64 [count] on the CPU, reduced to (-360, 360); fmod is exact."""
+def _angles(degrees: float | Tensor, count: int, device: str | None = None) -> Tensor:
+    """The angles as float64 [count], with their graph; where they are if `device` is None."""
     if not isinstance(degrees, (Real, Tensor)):
         raise ValueError(f"expected degrees as a number or a tensor, got {type(degrees).__name__}")
     angles = torch.as_tensor(degrees)
     if angles.dtype.is_complex or angles.dtype == torch.bool:
         raise ValueError(f"expected real degrees, got {angles.dtype}")
-    if angles.requires_grad:
-        raise ValueError("expected degrees without gradient, got a tensor that requires one")
     if angles.ndim and angles.shape != (count,):
-        raise ValueError(
-            f"expected degrees as one number or of shape [{count}], got {list(angles.shape)}"
-        )
+        raise ValueError(f"expected degrees as one number or of shape [{count}], got {list(angles.shape)}")
     # Python's float carries more digits than as_tensor's default float32
-    angles = torch.as_tensor(degrees, dtype=torch.float64, device="cpu")
-    bad = angles[~torch.isfinite(angles)]
-    if bad.numel():
-        raise ValueError(f"expected finite degrees, got {bad.flatten()[0].item()}")
-    return torch.fmod(angles, 360).expand(count)
+    return torch.as_tensor(degrees, dtype=torch.float64, device=device).expand(count)
 
 
-def _interpolate(images: Tensor, radians: Tensor) -> Tensor:
-    size = images.shape[-1]
+def _interpolate(images: Tensor, degrees: Tensor) -> Tensor:
+    """The images turned by float64 angles [N], bilinearly."""
+    wide = images.to(torch.promote_types(images.dtype, torch.float32))
     # pixel centres in grid_sample's units, -1 and 1 being the image's outer edges
-    centres = (2 * torch.arange(size, dtype=torch.float64) + 1) / size - 1
-    centres = centres.to(images)
-    cos = torch.cos(radians).to(images)[:, None, None]
-    sin = torch.sin(radians).to(images)[:, None, None]
-    x, y = centres[None, None, :], centres[None, :, None]
+    x, y = ((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in (images.shape[3], images.shape[2]))
+    x, y = x.to(wide)[None, None, :], y.to(wide)[None, :, None]
+    aspect = images.shape[2] / images.shape[3]
+    radians = torch.deg2rad(torch.fmod(degrees, 360))  # fmod is exact
+    cos, sin = (f(radians).to(wide)[:, None, None] for f in (torch.cos, torch.sin))
     # y points down here, which turns the sign of sin; elementwise, because affine_grid's matrix
     # product may run in reduced precision on a GPU
-    grid = torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
-    return functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    grid = torch.stack((cos * x - sin * y * aspect, sin * x / aspect + cos * y), dim=-1)
+    turned = functional.grid_sample(wide, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (turned + 0 * cos[..., None]).to(images.dtype)  # grid_sample takes a NaN for the corner

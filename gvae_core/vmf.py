@@ -27,8 +27,11 @@ from torch.distributions import Distribution, constraints, register_kl
 
 from gvae_core.bessel import (
     bessel_ratio,
+    bessel_ratio_slope,
     cached_constant,
+    inverse_bessel_ratio,
     kl_to_uniform,
+    log_mgf,
     log_mgf_deficit,
     ratio_complement,
     with_derivative,
@@ -36,16 +39,39 @@ from gvae_core.bessel import (
 
 
 class _UnitSphere(constraints.Constraint):
-    """Vectors of unit Euclidean length, to 1e-5."""
+    """Vectors of unit Euclidean length, to 1e-5 or, in half precision, four roundings."""
 
     event_dim = 1
-    tolerance = 1e-5
 
     def check(self, value: Tensor) -> Tensor:
-        return (torch.linalg.vector_norm(value, dim=-1) - 1).abs() <= self.tolerance
+        wide = value.to(torch.promote_types(value.dtype, torch.float32))
+        tolerance = max(1e-5, 4 * torch.finfo(value.dtype).eps)
+        return (torch.linalg.vector_norm(wide, dim=-1) - 1).abs() <= tolerance
 
 
 unit_sphere = _UnitSphere()
+
+
+def _are_vectors(x: Tensor) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0 and x.shape[-1] >= 2
+
+
+def _got(x: Tensor) -> str:
+    return f"got {x.dtype} of shape {list(x.shape)}" if isinstance(x, Tensor) else f"got {type(x).__name__}"
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Unit vectors in float32 at least; those of half precision get their length back."""
+    if torch.finfo(vectors.dtype).bits >= 32:
+        return vectors
+    wide = vectors.float()
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return torch.where(unit_sphere.check(vectors).unsqueeze(-1), wide / length, wide)
+
+
+def _half_square(a: Tensor, b: Tensor) -> Tensor:
+    """1 - a^T b of unit vectors as |a - b|^2 / 2, which does not cancel; float64."""
+    return ((_unit(a).double() - _unit(b).double()) ** 2).sum(-1) / 2
 
 
 def log_sphere_area(dim: int) -> float:
@@ -175,27 +201,12 @@ def _tangent(loc: Tensor, shape: torch.Size) -> Tensor:
 # --- the laws -------------------------------------------------------------------------------------
 
 
-def _promote(loc: Tensor, concentration: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Both in one dtype, float32 at least; a half-precision unit vector gets its length back."""
-    dtype = torch.promote_types(loc.dtype, torch.float32)
-    if isinstance(concentration, Tensor):
-        dtype = torch.promote_types(dtype, concentration.dtype)
-    else:
-        concentration = torch.tensor(concentration, dtype=dtype, device=loc.device)
-    eps = torch.finfo(loc.dtype).eps
-    if eps > torch.finfo(torch.float32).eps:
-        loc = loc.to(dtype)
-        norm = torch.linalg.vector_norm(loc, dim=-1, keepdim=True)
-        loc = torch.where((norm - 1).abs() <= 4 * eps, loc / norm, loc)
-    return loc.to(dtype), concentration.to(dtype)
-
-
 class VonMisesFisher(Distribution):
     """The von Mises-Fisher law on S^{d-1}: density exp(kappa mu^T z - L(kappa)) / |S^{d-1}|.
 
     `loc`: mean directions mu, [..., d], d >= 2, unit vectors; `concentration`: kappa, [...] or a
-    number, 0 <= kappa < inf. Of their two batch shapes, one must broadcast to the other. Results
-    have the parameters' dtype, float32 at least: half precision is promoted. Anything else is a
+    number, 0 <= kappa < inf. Of their two batch shapes, one must broadcast to the other. Parameters
+    and results have the wider of their dtypes; nothing is computed below float32. Anything else is a
     ValueError; `validate_args=False` skips the checks that read values, and so wait for the device.
 
     >>> law = VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), 10.0)
@@ -210,16 +221,15 @@ class VonMisesFisher(Distribution):
     support = unit_sphere
     has_rsample = True
 
-    def __init__(
-        self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None
-    ) -> None:
-        if not loc.is_floating_point() or loc.ndim < 1 or loc.shape[-1] < 2:
-            raise ValueError(
-                "expected loc to be a floating-point tensor of shape [..., d] with d >= 2, "
-                f"got {loc.dtype} of shape {list(loc.shape)}"
-            )
+    def __init__(self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None) -> None:
+        if not _are_vectors(loc):
+            raise ValueError(f"expected loc to be a floating-point tensor of shape [..., d] with d >= 2, {_got(loc)}")
         dim = operator.index(loc.shape[-1])  # a number also where torch.compile has a symbol
-        loc, concentration = _promote(loc, concentration)
+        if not isinstance(concentration, Tensor):
+            concentration = torch.tensor(concentration, dtype=loc.dtype, device=loc.device)
+        dtype = torch.promote_types(loc.dtype, concentration.dtype)
+        loc = loc if loc.dtype == dtype else _unit(loc).to(dtype)
+        concentration = concentration.to(dtype)
         shapes = loc.shape[:-1], concentration.shape
         try:
             batch_shape = torch.broadcast_shapes(*shapes)
@@ -235,10 +245,8 @@ class VonMisesFisher(Distribution):
         super().__init__(batch_shape, torch.Size((dim,)), validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None) -> VonMisesFisher:
-        new = self._get_checked_instance(VonMisesFisher, _instance)
-        new.loc = self.loc.expand(*batch_shape, *self.event_shape)
-        new.concentration = self.concentration.expand(batch_shape)
-        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        loc = self.loc.expand(*batch_shape, *self.event_shape)
+        new = VonMisesFisher(loc, self.concentration.expand(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
 
@@ -257,42 +265,105 @@ class VonMisesFisher(Distribution):
         """mu, [..., d] (every point of the sphere when kappa = 0)."""
         return self.loc
 
+    @property
+    def variance(self) -> Tensor:
+        """Var z_i = (A / kappa)(1 - mu_i^2) + A' mu_i^2 of each component, [..., d].
+
+        They sum to 1 - A^2. Differentiable in mu alone.
+        """
+        dim, kappa = self.event_shape[0], self.concentration.double().clamp(min=1e-30)  # A / kappa -> 1 / d
+        across, along = bessel_ratio(dim, kappa) / kappa, bessel_ratio_slope(dim, kappa)
+        square = _unit(self.loc).double() ** 2
+        return torch.lerp(across.unsqueeze(-1), along.unsqueeze(-1), square).to(self.loc.dtype)
+
+    def cap_angle(self, probability: float) -> Tensor:
+        """Half width in degrees of the cap around mu that holds `probability`, in (0, 1): [...].
+
+        For d = 2 the arc mu - a .. mu + a, as von Mises intervals. The sampler's own quantile,
+        within 2e-6 in probability; differentiable in kappa.
+        """
+        if not 0 < probability < 1:
+            raise ValueError(f"expected a probability between 0 and 1, got {probability}")
+        eps = torch.special.ndtri(torch.tensor(probability, dtype=torch.float64, device=self.loc.device))
+        theta = _angle(self.event_shape[0], self.concentration.double(), eps.clamp(-EPS_MAX, EPS_MAX))
+        return torch.rad2deg(theta).to(self.loc.dtype)
+
     def rsample(self, sample_shape=torch.Size()) -> Tensor:
         """Samples [*sample_shape, ..., d], differentiable in both parameters."""
         shape = torch.Size(sample_shape) + self.batch_shape
-        loc, kappa = self.loc, self.concentration
+        loc = _unit(self.loc)
+        kappa = self.concentration.to(loc.dtype)
         eps = torch.randn(shape, dtype=loc.dtype, device=loc.device)
         theta = _angle(self.event_shape[0], kappa, eps).unsqueeze(-1)
         # z = cos(theta) mu + sin(theta) t, from y = 1 - cos(theta), which keeps its digits near 0.
         y = 2 * torch.sin(theta / 2) ** 2
-        return loc + (torch.sin(theta) * _tangent(loc, shape) - y * loc)
+        return (loc + (torch.sin(theta) * _tangent(loc, shape) - y * loc)).to(self.loc.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(value), [...]; 1 - mu^T z is taken as |z - mu|^2 / 2, which does not cancel."""
+        """log q(value), [...]."""
         if self._validate_args:
             self._validate_sample(value)
-        deficit = log_mgf_deficit(self.event_shape[0], self.concentration)
-        distance = ((value - self.loc) ** 2).sum(-1) / 2
-        return deficit - self.concentration * distance - log_sphere_area(self.event_shape[0])
+        dim, kappa = self.event_shape[0], self.concentration.double()
+        # In float64, as all that adds large terms of either sign: float32 rounds the result only.
+        log_p = log_mgf_deficit(dim, kappa) - kappa * _half_square(value, self.loc) - log_sphere_area(dim)
+        return log_p.to(torch.promote_types(value.dtype, self.loc.dtype))
 
     def log_prob_cosine(self, w: Tensor) -> Tensor:
         """log p(w) of w = mu^T z on [-1, 1], the marginal density along mu, [...]:
 
         p(w) = exp(kappa w - L(kappa)) (1 - w^2)^{(d-3)/2} / B(1/2, (d-1)/2).
         """
-        dim = self.event_shape[0]
+        dim, kappa, wide = self.event_shape[0], self.concentration.double(), w.double()
         log_beta = math.lgamma(0.5) + math.lgamma((dim - 1) / 2) - math.lgamma(dim / 2)
-        tilt = log_mgf_deficit(dim, self.concentration) - self.concentration * (1 - w)
-        return tilt + torch.special.xlog1py((dim - 3) / 2, -w * w) - log_beta
+        tilt = log_mgf_deficit(dim, kappa) - kappa * (1 - wide)
+        log_p = tilt + torch.special.xlog1py((dim - 3) / 2, -wide * wide) - log_beta
+        return log_p.to(torch.promote_types(w.dtype, self.loc.dtype))
 
     def entropy(self) -> Tensor:
         """log |S^{d-1}| - KL(q || uniform), in nats, [...]."""
         dim = self.event_shape[0]
-        return log_sphere_area(dim) - kl_to_uniform(dim, self.concentration)
+        entropy = log_sphere_area(dim) - kl_to_uniform(dim, self.concentration.double())
+        return entropy.to(self.loc.dtype)
+
+    @classmethod
+    def fit(cls, samples: Tensor) -> VonMisesFisher:
+        """The law of maximum likelihood, of batch shape [...], of samples [N, ..., d], N >= 2.
+
+        mu is the direction of their mean and A_d(kappa) its length R (Mardia and Jupp, section
+        10.3). A mean of 0 gives the uniform law, kappa = 0, with mu = e1 for want of a direction.
+        Float32 at least, no gradient. A ValueError where the samples are not unit vectors, fewer
+        than two, or all the same: the likelihood then grows with kappa for ever.
+
+        >>> VonMisesFisher.fit(torch.tensor([[0.6, 0.8], [0.6, -0.8]])).mean
+        tensor([0.6000, 0.0000])
+        """
+        if not _are_vectors(samples) or samples.ndim < 2 or len(samples) < 2:
+            raise ValueError(
+                "expected samples to be a floating-point tensor of shape [N, ..., d] with N >= 2 and d >= 2, "
+                + _got(samples)
+            )
+        bad = samples[~unit_sphere.check(samples)]
+        if len(bad):
+            raise ValueError(f"expected samples of length 1, got one of length {bad[0].norm().item():g}")
+        samples = _unit(samples.detach())
+        z = samples.double()
+        offset = z - z[0]
+        mean = z[0] + offset.mean(0)
+        length = torch.linalg.vector_norm(mean, dim=-1, keepdim=True)
+        spread = ((offset - offset.mean(0)) ** 2).sum(-1).mean(0)  # 1 - R^2 without cancellation
+        if (spread == 0).any():
+            raise ValueError("expected samples that differ: with all at one point no concentration is the best")
+        e1 = torch.eye(1, mean.shape[-1], dtype=mean.dtype, device=mean.device)[0]
+        loc = torch.where(length > 0, mean / length, e1)
+        kappa = inverse_bessel_ratio(mean.shape[-1], spread / (1 + length.squeeze(-1)))
+        return cls(loc.to(samples.dtype), kappa.to(samples.dtype))
 
 
 class HypersphericalUniform(Distribution):
-    """The uniform law on the unit sphere S^{d-1} in R^d; `dim` is d >= 2, a sample's length."""
+    """The uniform law on the unit sphere S^{d-1} in R^d; `dim` is d >= 2, a sample's length.
+
+    Samples and moments have the dtype and device given here or to `to`, torch's defaults otherwise.
+    """
 
     arg_constraints: dict = {}
     support = unit_sphere
@@ -312,18 +383,32 @@ class HypersphericalUniform(Distribution):
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None) -> HypersphericalUniform:
-        new = self._get_checked_instance(HypersphericalUniform, _instance)
-        new._like = self._like
-        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return HypersphericalUniform(
+            self.event_shape[0], batch_shape, self._like.dtype, self._like.device, self._validate_args
+        )
+
+    def to(self, *args, **kwargs) -> HypersphericalUniform:
+        """The same law in another dtype or on another device; arguments as `torch.Tensor.to` takes them."""
+        like = self._like.to(*args, **kwargs)
+        return HypersphericalUniform(
+            self.event_shape[0], self.batch_shape, like.dtype, like.device, self._validate_args
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """0, [..., d]."""
+        return self._like.new_zeros(self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        """1/d of each component, [..., d]."""
+        return self.mean + 1 / self.event_shape[0]
 
     def rsample(self, sample_shape=torch.Size()) -> Tensor:
         """Samples [*sample_shape, ..., d]: normalised normal vectors."""
-        noise = torch.randn(
-            self._extended_shape(sample_shape), dtype=self._like.dtype, device=self._like.device
-        )
-        return noise / torch.linalg.vector_norm(noise, dim=-1, keepdim=True)
+        dtype = torch.promote_types(self._like.dtype, torch.float32)
+        noise = torch.randn(self._extended_shape(sample_shape), dtype=dtype, device=self._like.device)
+        return (noise / torch.linalg.vector_norm(noise, dim=-1, keepdim=True)).to(self._like.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-log |S^{d-1}|, [...]."""
@@ -337,27 +422,37 @@ class HypersphericalUniform(Distribution):
         return self._like.new_full(self.batch_shape, log_sphere_area(self.event_shape[0]))
 
 
-def _same_sphere(p: Distribution, q: Distribution) -> int:
+def _same_sphere(p: Distribution, q: Distribution) -> tuple[int, torch.Size]:
+    """d and the batch shape of a divergence."""
     if p.event_shape != q.event_shape:
         raise ValueError(
-            "expected two laws on the same sphere, "
-            f"got event shapes {list(p.event_shape)} and {list(q.event_shape)}"
+            f"expected two laws on the same sphere, got event shapes {list(p.event_shape)} and {list(q.event_shape)}"
         )
-    return p.event_shape[0]
+    return p.event_shape[0], torch.broadcast_shapes(p.batch_shape, q.batch_shape)
 
 
 @register_kl(VonMisesFisher, HypersphericalUniform)
 def _kl_vmf_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
-    kl = kl_to_uniform(_same_sphere(p, q), p.concentration)
-    return kl.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+    dim, shape = _same_sphere(p, q)
+    return kl_to_uniform(dim, p.concentration).expand(shape)
+
+
+@register_kl(HypersphericalUniform, VonMisesFisher)
+def _kl_uniform_vmf(p: HypersphericalUniform, q: VonMisesFisher) -> Tensor:
+    dim, shape = _same_sphere(p, q)
+    return log_mgf(dim, q.concentration).expand(shape)
+
+
+@register_kl(HypersphericalUniform, HypersphericalUniform)
+def _kl_uniform_uniform(p: HypersphericalUniform, q: HypersphericalUniform) -> Tensor:
+    return p._like.new_zeros(_same_sphere(p, q)[1])
 
 
 @register_kl(VonMisesFisher, VonMisesFisher)
 def _kl_vmf_vmf(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
-    """L_q - L_p - A_p (kappa_q - kappa_p) + kappa_q A_p |mu_p - mu_q|^2 / 2."""
-    dim = _same_sphere(p, q)
+    """L_q - L_p - A_p (kappa_q - kappa_p) + kappa_q A_p (1 - mu_p^T mu_q)."""
+    dim, _ = _same_sphere(p, q)
     kp, kq = p.concentration.double(), q.concentration.double()
-    turn = ((p.loc - q.loc) ** 2).sum(-1) / 2
-    bregman = (kq - kp) * ratio_complement(dim, kp) + log_mgf_deficit(dim, kp)
-    kl = bregman - log_mgf_deficit(dim, kq) + kq * bessel_ratio(dim, kp) * turn
-    return kl.to(turn.dtype)
+    bregman = (kq - kp) * ratio_complement(dim, kp) + log_mgf_deficit(dim, kp) - log_mgf_deficit(dim, kq)
+    kl = bregman + kq * bessel_ratio(dim, kp) * _half_square(p.loc, q.loc)
+    return kl.to(torch.promote_types(p.loc.dtype, q.loc.dtype))

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ive
 
-from gvae_core.bessel import bessel_ratio, kl_to_uniform, log_iv, log_mgf_deficit, ratio_complement
+from gvae_core.bessel import (
+    bessel_ratio,
+    bessel_ratio_slope,
+    inverse_bessel_ratio,
+    kl_to_uniform,
+    log_iv,
+    log_mgf,
+    log_mgf_deficit,
+    ratio_complement,
+)
 from gvae_core.vmf import log_sphere_area
 
 DIMS = (2, 3, 4, 6, 10, 20, 33, 50, 100, 500, 1000, 10_000)
@@ -43,6 +52,7 @@ def exact(dim: int, kappa: float) -> dict[str, mpmath.mpf]:
             "ratio": a,
             "complement": 1 - a,
             "slope": slope,
+            "mgf": mgf,
             "deficit": k - mgf,
             "log_c": -mgf - area,
             "kl": k * a - mgf,
@@ -71,18 +81,37 @@ def test_relative_accuracy(dim: int, dtype: torch.dtype) -> None:
     values = {
         "ratio": bessel_ratio(dim, k),
         "complement": ratio_complement(dim, k),
+        "mgf": log_mgf(dim, k),
         "deficit": deficit,
         "kl": kl_to_uniform(dim, k),
     }
     slopes = {
         "slope": gradient(lambda k: bessel_ratio(dim, k), k),
+        "ratio": gradient(lambda k: log_mgf(dim, k), k),
         "kl_slope": gradient(lambda k: kl_to_uniform(dim, k), k),
         "complement": gradient(lambda k: log_mgf_deficit(dim, k), k),
     }
     assert {n: e for n, v in values.items() if (e := worst(v, dim, k, n)) > TOLERANCE[dtype]} == {}
-    assert {
-        n: e for n, v in slopes.items() if (e := worst(v, dim, k, n)) > SLOPE_TOLERANCE[dtype]
-    } == {}
+    assert {n: e for n, v in slopes.items() if (e := worst(v, dim, k, n)) > SLOPE_TOLERANCE[dtype]} == {}
+    assert torch.equal(bessel_ratio_slope(dim, k), slopes["slope"])
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_log_iv_in_float32(dim: int) -> None:
+    """Terms of either sign cancel: the sum, not they, may be rounded. Also where it crosses zero."""
+    k = torch.cat([kappas(dim, torch.float32), dim * torch.linspace(0.3, 0.45, 16)])
+    points = [(dim / 2 - 1, k), (249, torch.tensor([173.076])), (99, torch.tensor([67.489]))]
+    for order, x in points:
+        values = x.double().new_tensor([float(exact(2 * order + 2, k)["log_iv"]) for k in x.tolist()])
+        assert ((log_iv(order, x) - values).abs() / values.abs().clamp(min=1)).max() <= 3e-7
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_inverse_of_the_ratio(dim: int) -> None:
+    k = torch.cat([torch.logspace(-6, 9, 301), torch.linspace(0.1, 5 * dim, 301)]).double()
+    inverse = inverse_bessel_ratio(dim, ratio_complement(dim, k))
+    torch.testing.assert_close(inverse, k, rtol=1e-14, atol=4e-16 * dim)
+    assert inverse_bessel_ratio(dim, torch.ones(1)) == 0
 
 
 @pytest.mark.parametrize("dim", DIMS)
@@ -115,12 +144,12 @@ def test_log_iv_against_scipy_at_any_order(order: float) -> None:
 @pytest.mark.parametrize("dim", DIMS)
 def test_limits(dim: int, dtype: torch.dtype) -> None:
     zero = torch.zeros(1, dtype=dtype)
-    assert bessel_ratio(dim, zero) == 0 == kl_to_uniform(dim, zero) == log_mgf_deficit(dim, zero)
+    assert bessel_ratio(dim, zero) == 0 == kl_to_uniform(dim, zero) == log_mgf_deficit(dim, zero) == log_mgf(dim, zero)
     assert gradient(lambda k: bessel_ratio(dim, k), zero).item() == pytest.approx(1 / dim, rel=3e-7)
     assert gradient(lambda k: kl_to_uniform(dim, k), zero) == 0
     assert log_iv(0, zero) == 0 and log_iv(1.5, zero) == -torch.inf
     largest = torch.tensor([1e8, 1e20, 1e38], dtype=dtype)
-    for function in (bessel_ratio, ratio_complement, log_mgf_deficit, kl_to_uniform):
+    for function in (bessel_ratio, ratio_complement, log_mgf, log_mgf_deficit, kl_to_uniform):
         assert function(dim, largest).isfinite().all()
         assert gradient(lambda k, f=function: f(dim, k), largest).isfinite().all()
 
@@ -128,14 +157,15 @@ def test_limits(dim: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dim", [2, 3, 10, 50])
 def test_derivatives(dim: int) -> None:
     k = torch.tensor([1e-3, 0.5, 1, 5.1, 80.0], dtype=torch.float64, requires_grad=True)
-    for function in (bessel_ratio, ratio_complement, log_mgf_deficit, kl_to_uniform):
+    for function in (bessel_ratio, ratio_complement, log_mgf, log_mgf_deficit, kl_to_uniform):
         assert torch.autograd.gradcheck(lambda k, f=function: f(dim, k), k)
     assert torch.autograd.gradcheck(lambda x: log_iv(dim / 2 - 1, x), k)
     away = k[1:].detach().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda x: log_iv(dim / 2 - 1, x), away)
     (slope,) = torch.autograd.grad(kl_to_uniform(dim, k).sum(), k, create_graph=True)
-    with pytest.raises(RuntimeError, match="no further derivative"):
-        torch.autograd.grad(slope.sum(), k)
+    for second in (slope, bessel_ratio_slope(dim, k)):
+        with pytest.raises(RuntimeError, match="no further derivative"):
+            torch.autograd.grad(second.sum(), k)
 
 
 def test_shape_and_dtype_follow_the_input() -> None:
@@ -148,7 +178,7 @@ def test_shape_and_dtype_follow_the_input() -> None:
 
 @given(st.floats(max_value=2, exclude_max=True) | st.just(float("nan")))
 def test_dimension_below_two(dim: float) -> None:
-    for function in (bessel_ratio, ratio_complement, log_mgf_deficit, kl_to_uniform):
+    for function in (bessel_ratio, ratio_complement, log_mgf, log_mgf_deficit, kl_to_uniform):
         with pytest.raises(ValueError, match="expected a dimension d >= 2, got"):
             function(dim, torch.ones(1))
 

@@ -12,15 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvae_core.rotation import random_angles, rotate
+from gvae_core.rotation import random_angles, rotate, turn
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 DTYPES = list(TOLERANCE)
 DEVICES = [
     "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
 ]
 
 
@@ -43,9 +41,7 @@ def test_agrees_with_scipy(size, dtype, device):
     expected = np.stack(
         [
             # grid-constant: also interpolates between the outermost pixels and the zeros around
-            scipy.ndimage.rotate(
-                image.double().numpy(), angle, (2, 1), reshape=False, order=1, mode="grid-constant"
-            )
+            scipy.ndimage.rotate(image.double().numpy(), angle, (2, 1), reshape=False, order=1, mode="grid-constant")
             for image, angle in zip(images, angles, strict=True)
         ]
     )
@@ -128,14 +124,88 @@ def test_gradient_in_the_image():
     assert torch.autograd.gradcheck(lambda x: rotate(x, angles), images)
 
 
+# --- turn: the same, differentiable in the angle --------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_turn_is_the_bilinear_rotate(dtype, device):
+    angles = torch.tensor([-179.5, 0.001, 12.0, 89.99, 700.5, 0.0, 90.0, -180.0, 450.0], dtype=torch.float64)
+    images = noise(len(angles), 2, 28, 28, dtype=dtype).to(device)
+    turned, rotated = turn(images, angles.to(device)), rotate(images, angles)
+    assert turned.dtype == dtype and turned.device == images.device
+    assert torch.equal(turned[:5], rotated[:5])
+    torch.testing.assert_close(turned[5:], rotated[5:], rtol=0, atol=TOLERANCE[dtype])
+    for degrees in (12.0, 12, torch.tensor(12, device=device), torch.tensor(12.0, device=device)):
+        assert torch.equal(turn(images, degrees), rotate(images, 12.0))
+    assert turn(images[:0], 30.0).shape == (0, 2, 28, 28)
+
+
+def test_turn_of_an_oblong_is_that_of_the_square_around_it():
+    images, angles = noise(3, 1, 5, 9, dtype=torch.float64), torch.tensor([20.0, 90.0, -135.0])
+    square = turn(torch.nn.functional.pad(images, (0, 0, 2, 2)), angles)
+    torch.testing.assert_close(turn(images, angles), square[:, :, 2:-2], rtol=0, atol=1e-13)
+
+
+def test_gradients_of_turn():
+    images = noise(4, 2, 5, 6, dtype=torch.float64).requires_grad_()
+    angles = torch.tensor([30.0, 91.0, -181.5, 571.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(turn, (images, angles))
+    assert torch.autograd.gradcheck(turn, (images, angles[1].detach().requires_grad_()))
+
+
+def test_turn_finds_an_angle_by_gradient_descent():
+    image, degrees = blob(41), torch.tensor(0.0, requires_grad=True)
+    target, optimiser = rotate(image, 40), torch.optim.Adam([degrees], lr=4)
+    for _ in range(100):
+        optimiser.zero_grad()
+        (turn(image, degrees) - target).square().sum().backward()
+        optimiser.step()
+    assert degrees.item() == pytest.approx(40, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [rotate, turn])
+def test_half_precision_is_interpolated_in_float32(function, dtype):
+    images, angles = noise(3, 1, 28, 28).to(dtype), torch.tensor([33.0, 90.0, 200.0])
+    turned = function(images, angles)
+    assert turned.dtype == dtype
+    assert torch.equal(turned, function(images.float(), angles).to(dtype))
+
+
+def test_an_angle_that_is_not_finite_turns_its_image_to_nan():
+    turned = turn(torch.ones(4, 1, 5, 5), torch.tensor([math.nan, 10, math.inf, -math.inf]))
+    assert turned[[0, 2, 3]].isnan().all() and turned[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("images", "degrees", "message"),
+    [
+        (torch.zeros(2, 28, 27), 1.0, r"shape \[N, C, H, W\], got shape \[2, 28, 27\]"),
+        (torch.zeros(2, 1, 28, 0), 1.0, r"shape \[N, C, H, W\], got shape \[2, 1, 28, 0\]"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 1.0, "floating-point dtype, got torch.uint8"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(3), r"shape \[2\], got \[3\]"),
+        (torch.zeros(2, 1, 4, 4), "90", "number or.*str"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.bool), "real.*bool"),
+    ],
+)
+def test_bad_input_of_turn(images, degrees, message):
+    with pytest.raises(ValueError, match=message):
+        turn(images, degrees)
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (torch.zeros(28, 28), r"\[N, C, H, H\].*\[28, 28\]"),
         (torch.zeros(1, 1, 28, 27), r"square.*\[1, 1, 28, 27\]"),
         (torch.zeros(1, 1, 0, 0), r"\[1, 1, 0, 0\]"),
-        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), "float32 or float64.*uint8"),
-        (torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16), "float32 or float64.*bfloat16"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), "floating-point dtype, got torch.uint8"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.bool), "floating-point dtype, got torch.bool"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), "floating-point dtype, got torch.complex64"),
         (np.zeros((1, 1, 4, 4)), "tensor.*ndarray"),
     ],
 )
@@ -155,6 +225,7 @@ def test_bad_images(images, message):
         (1j, "number or.*complex"),
         (torch.zeros(2, dtype=torch.complex64), "real.*complex64"),
         (torch.zeros(2, dtype=torch.bool), "real.*bool"),
+        (True, "real.*bool"),
         (torch.zeros(2, requires_grad=True), "without gradient"),
     ],
 )

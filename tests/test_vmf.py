@@ -13,6 +13,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -293,6 +294,60 @@ def test_density_of_the_cosine(dim: int, kappa: float) -> None:
     np.testing.assert_allclose(ours, density[inside], rtol=1e-6, atol=1e-9 * density.max())
 
 
+def reference(dim: int, kappa: float) -> tuple[mpmath.mpf, mpmath.mpf, mpmath.mpf]:
+    """L, A and the log of the sphere's area, with digits to spare."""
+    order, k = mpmath.mpf(dim) / 2 - 1, mpmath.mpf(kappa)
+    bessel = mpmath.besseli(order, k)
+    log_mgf = mpmath.log(mpmath.gamma(order + 1) * (2 / k) ** order * bessel)
+    area = mpmath.log(2 * mpmath.pi ** (order + 1) / mpmath.gamma(order + 1))
+    return log_mgf, mpmath.besseli(order + 1, k) / bessel, area
+
+
+@pytest.mark.parametrize("dim", [2, 3, 6, 10, 100, 500])
+def test_float32_rounds_the_result_alone(dim: int) -> None:
+    """Within 3e-7 of max(1, |value|) of the exact value at the float32 arguments."""
+    torch.manual_seed(dim)
+    kappas = [0.01, 0.7, 0.3 * dim, 0.7 * dim, 3.0 * dim, 1e3, 1e4, 1e6]
+    law = VonMisesFisher(normalize(torch.randn(8, dim), dim=-1), torch.tensor(kappas))
+    other = VonMisesFisher(normalize(law.loc + torch.randn(8, dim) / dim, dim=-1), law.concentration.flip(0))
+    z = torch.stack([law.sample(), normalize(torch.randn(8, dim), dim=-1)])
+    w = torch.stack([1 - 0.9 * dim / (dim + 2 * law.concentration), 2 * torch.rand(8) - 1])
+    exact: dict[str, list] = {"log_prob": [], "cosine": [], "entropy": [], "vmf": [], "from": [], "to": []}
+    with mpmath.workdps(60):
+        for i, (k, kq) in enumerate(zip(law.concentration.tolist(), other.concentration.tolist(), strict=True)):
+            mgf, a, area = reference(dim, k)
+            mgf_q = reference(dim, kq)[0]
+
+            def half_square(x: torch.Tensor, y: torch.Tensor) -> mpmath.mpf:  # 1 - x^T y of rounded unit vectors
+                return mpmath.fsum((mpmath.mpf(u) - v) ** 2 for u, v in zip(x.tolist(), y.tolist(), strict=True)) / 2
+
+            beta = mpmath.log(mpmath.beta(0.5, mpmath.mpf(dim - 1) / 2))
+            power = mpmath.mpf(dim - 3) / 2
+            exact["log_prob"] += [k * (1 - half_square(x[i], law.loc[i])) - mgf - area for x in z]
+            exact["cosine"] += [
+                k * c - mgf + power * mpmath.log(1 - mpmath.mpf(c) ** 2) - beta for c in w[:, i].tolist()
+            ]
+            exact["entropy"].append(area - k * a + mgf)
+            turn = half_square(law.loc[i], other.loc[i])
+            exact["vmf"].append(k * a - mgf + mgf_q - kq * a * (1 - turn))
+            exact["to"].append(k * a - mgf)
+            exact["from"].append(mgf)
+    uniform = HypersphericalUniform(dim)
+    ours = {
+        "log_prob": law.log_prob(z).T,
+        "cosine": law.log_prob_cosine(w).T,
+        "entropy": law.entropy(),
+        "vmf": kl_divergence(law, other),
+        "to": kl_divergence(law, uniform),
+        "from": kl_divergence(uniform, law),
+    }
+    for name, values in ours.items():
+        assert values.dtype == torch.float32
+        right = torch.tensor([float(x) for x in exact[name]], dtype=torch.float64)
+        error = (values.flatten() - right).abs() / right.abs().clamp(min=1)
+        assert error.max() <= 3e-7, (name, error)
+
+
 def test_log_prob_in_float32_at_high_concentration() -> None:
     torch.manual_seed(0)
     law = VonMisesFisher(direction(6), 1e6)
@@ -316,6 +371,125 @@ def test_kl_between_two_laws(dim: int) -> None:
         assert kl_divergence(p, q).item() == pytest.approx(exact.item(), rel=1e-8, abs=1e-12)
     uniform = kl_divergence(p, HypersphericalUniform(dim)).item()
     assert kl_divergence(p, VonMisesFisher(p.loc, 0.0)).item() == pytest.approx(uniform, rel=1e-13)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10])
+def test_kl_from_the_uniform_law(dim: int) -> None:
+    """Against E_u[log u - log q] by quadrature over the uniform law's angle."""
+    uniform, q = HypersphericalUniform(dim), VonMisesFisher(direction(dim), torch.tensor([0.0, 0.1, 7, 300]).double())
+    theta, density, _ = (torch.tensor(x) for x in angle_law(dim, 0.0))
+    z = torch.cos(theta)[:, None] * q.loc[0] + torch.sin(theta)[:, None] * vmf._tangent(q.loc[0], torch.Size([1]))
+    ratio = uniform.log_prob(z)[:, None] - q.expand((len(z), 4)).log_prob(z[:, None])
+    exact = simpson(ratio * density[:, None], x=theta, axis=0)
+    np.testing.assert_allclose(kl_divergence(uniform, q), exact, rtol=1e-7, atol=1e-12)
+    assert kl_divergence(uniform, q)[0] == 0
+    nothing = kl_divergence(HypersphericalUniform(dim, (3, 1)), HypersphericalUniform(dim, (2,)))
+    assert torch.equal(nothing, torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 100])
+def test_variance(dim: int) -> None:
+    """Its sum is 1 - A^2; along mu it is A', across A / kappa; samples agree."""
+    torch.manual_seed(dim)
+    k = torch.tensor([0.0, 1e-3, 2.5, 40, 1e6], dtype=torch.float64, requires_grad=True)
+    a = bessel_ratio(dim, k)
+    law = VonMisesFisher(direction(dim), k.detach())
+    assert law.variance.sum(-1).tolist() == pytest.approx(((1 + a) * ratio_complement(dim, k)).tolist(), rel=1e-12)
+    variance = VonMisesFisher(torch.eye(dim, dtype=torch.float64)[0], k.detach()).variance
+    assert torch.equal(variance[:, 0], torch.autograd.grad(a.sum(), k)[0])
+    np.testing.assert_allclose(variance[1:, 1], (a / k)[1:].detach(), rtol=1e-14)
+    np.testing.assert_allclose(variance[0], 1 / dim, rtol=1e-14)
+    z = law.sample((20_000,))
+    squares = (z - law.mean) ** 2
+    assert ((squares.mean(0) - law.variance).abs() < 5 * squares.std(0) / len(z) ** 0.5).all()
+    uniform = HypersphericalUniform(dim, (3,))
+    assert torch.equal(uniform.mean, torch.zeros(3, dim)) and torch.equal(
+        uniform.variance, torch.full((3, dim), 1 / dim)
+    )
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 50])
+@pytest.mark.parametrize("probability", [0.01, 0.5, 0.9, 0.999])
+def test_cap_angle(dim: int, probability: float) -> None:
+    """Against the CDF by quadrature, scipy's von Mises on the circle, and the share of the samples inside."""
+    torch.manual_seed(0)
+    kappas = torch.tensor([0.0, 0.3, 4.0, 100, 1e5], dtype=torch.float64)
+    law = VonMisesFisher(direction(dim), kappas)
+    angles = law.cap_angle(probability)
+    assert angles.shape == (5,) and angles[0] <= 180 and (angles.diff() < 0).all()
+    for kappa, degrees in zip(kappas.tolist(), angles.tolist(), strict=True):
+        theta, _, cdf = angle_law(dim, kappa)
+        assert np.interp(math.radians(degrees), theta, cdf) == pytest.approx(probability, abs=2e-6)
+        if dim == 2 and 0 < kappa <= 100:
+            assert degrees == pytest.approx(np.degrees(stats.vonmises.interval(probability, kappa)[1]), rel=1e-3)
+    inside = (law.sample((20_000,)) - law.loc).norm(dim=-1) <= 2 * torch.sin(torch.deg2rad(angles) / 2)
+    deviation = math.sqrt(probability * (1 - probability) / len(inside))
+    assert ((inside.double().mean(0) - probability).abs() < 5 * deviation).all()
+    single = VonMisesFisher(law.loc.float(), kappas.float()).cap_angle(probability)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), angles, rtol=1e-6, atol=0)
+    slope = lambda k: VonMisesFisher(law.loc[1:], k).cap_angle(probability)  # noqa: E731
+    assert torch.autograd.gradcheck(slope, kappas[1:].requires_grad_(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("probability", [0, 1, -0.5, 90, math.nan])
+def test_cap_angle_of_no_probability(probability: float) -> None:
+    with pytest.raises(ValueError, match=f"between 0 and 1, got {probability}"):
+        VonMisesFisher(direction(2), 1.0).cap_angle(probability)
+
+
+# --- maximum likelihood ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10])
+def test_fit_against_scipy(dim: int) -> None:
+    torch.manual_seed(dim)
+    kappas = torch.tensor([0.5, 3, 40, 1e4], dtype=torch.float64)
+    samples = VonMisesFisher(direction(dim), kappas).sample((500,))
+    law = VonMisesFisher.fit(samples)
+    assert law.batch_shape == (4,) and law.concentration.dtype == torch.float64
+    for i in range(4):
+        mu, kappa = stats.vonmises_fisher.fit(samples[:, i].numpy())
+        np.testing.assert_allclose(law.loc[i], mu, atol=1e-12)
+        assert law.concentration[i].item() == pytest.approx(kappa, rel=1e-6)
+        alone = VonMisesFisher.fit(samples[:, i])
+        assert alone.concentration.item() == pytest.approx(law.concentration[i].item(), rel=1e-12)
+    torch.testing.assert_close(law.mean, samples.mean(0), rtol=0, atol=1e-14)  # the score equation
+    single = VonMisesFisher.fit(samples.float())
+    assert single.loc.dtype == torch.float32
+    torch.testing.assert_close(single.concentration.double(), law.concentration, rtol=1e-4, atol=0)
+    half = VonMisesFisher.fit(samples.bfloat16())
+    assert half.concentration.dtype == torch.float32
+    torch.testing.assert_close(half.concentration[:3].double(), law.concentration[:3], rtol=0.02, atol=0)
+
+
+def test_fit_at_its_limits() -> None:
+    z = direction(4)
+    law = VonMisesFisher.fit(torch.stack([z, -z]))
+    assert law.concentration == 0 and torch.equal(law.loc, torch.eye(4, dtype=torch.float64)[0])
+    torch.manual_seed(0)
+    for kappa in (1e8, 1e12):  # 1 - |mean| has no digits left here, the spread has
+        law = VonMisesFisher.fit(VonMisesFisher(z, kappa).sample((10_000,)))
+        assert law.concentration.item() == pytest.approx(kappa, rel=0.05)
+    with pytest.raises(ValueError, match="expected samples that differ"):
+        VonMisesFisher.fit(torch.stack([z.expand(1000, 4), VonMisesFisher(z, 1.0).sample((1000,))], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (torch.eye(3)[:1], r"N >= 2 and d >= 2, got torch.float32 of shape \[1, 3\]"),
+        (torch.eye(3)[0], r"got torch.float32 of shape \[3\]"),
+        (torch.ones(5, 1), r"got torch.float32 of shape \[5, 1\]"),
+        (torch.eye(3, dtype=torch.int64), "got torch.int64"),
+        (np.eye(3), "got ndarray"),
+        (2 * torch.eye(3), "length 1, got one of length 2"),
+        (torch.full((4, 3), math.nan), "length 1, got one of length nan"),
+    ],
+)
+def test_fit_of_bad_samples(samples: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VonMisesFisher.fit(samples)
 
 
 def test_sphere_areas() -> None:
@@ -417,16 +591,53 @@ def test_vmap_and_grad_transforms() -> None:
     torch.testing.assert_close(slopes, torch.autograd.grad(kl.sum(), k)[0])
 
 
-def test_half_precision_is_promoted() -> None:
-    loc, k = normalize(torch.randn(50, 8), dim=-1), torch.rand(50) * 9
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        full = kl_divergence(VonMisesFisher(loc.double(), k.double()), HypersphericalUniform(8))
-        law = VonMisesFisher(loc.bfloat16(), k.bfloat16())
-        z = law.rsample()
-    assert full.dtype == torch.float64 and z.dtype == law.entropy().dtype == torch.float32
-    assert ((z.norm(dim=-1) - 1).abs() <= 1e-6).all()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_comes_back_and_is_not_computed_in(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    eps = torch.finfo(dtype).eps
+    loc, k = normalize(torch.randn(50, 8), dim=-1).to(dtype), (1 + 99 * torch.rand(50)).to(dtype)
+    law, wide = VonMisesFisher(loc, k), VonMisesFisher(normalize(loc.float(), dim=-1), k.float())
+    prior = HypersphericalUniform(8, dtype=dtype)
+    for name in ("mean", "variance", "mean_resultant_length"):
+        torch.testing.assert_close(getattr(law, name), getattr(wide, name).to(dtype), rtol=2 * eps, atol=0)
+    pairs = [(f(law), f(wide)) for f in (lambda p: p.cap_angle(0.9), lambda p: p.entropy())]
+    pairs += [(kl_divergence(a, b), kl_divergence(c, b)) for a, b, c in ((law, prior, wide), (law, law, wide))]
+    pairs += [(kl_divergence(prior, law), kl_divergence(prior, wide))]
+    z = law.rsample((1000,))
+    pairs += [(law.log_prob(z), wide.log_prob(normalize(z.float(), dim=-1)))]
+    for ours, right in pairs:  # one rounding
+        torch.testing.assert_close(ours, right.to(dtype), rtol=eps, atol=1e-6)
+    for samples in (z, prior.sample((1000,))):
+        assert samples.dtype == dtype and law.support.check(samples).all()
+        assert ((samples.float().norm(dim=-1) - 1).abs() <= eps).all()
+    error = (z.double().mean(0) - wide.mean.double()).norm(dim=-1)  # its square is 1 - A^2 over 1000 on average
+    assert (error < 5 * (1 - wide.mean_resultant_length**2).sqrt() / 1000**0.5 + eps).all()
+    mixed = VonMisesFisher(loc, k.float()).rsample()
+    assert mixed.dtype == torch.float32 and ((mixed.norm(dim=-1) - 1).abs() <= 1e-6).all()
     with pytest.raises(ValueError, match="UnitSphere"):
-        VonMisesFisher(2 * loc.bfloat16(), k)
+        VonMisesFisher(2 * loc, k)
+    with pytest.raises(ValueError, match="UnitSphere"):
+        VonMisesFisher(2 * loc, k.float())
+
+
+def test_autocast_leaves_the_law_alone() -> None:
+    loc, k = normalize(torch.randn(50, 8), dim=-1), torch.rand(50) * 9
+    for dtype in DTYPES:
+        law = VonMisesFisher(loc.to(dtype), k.to(dtype))
+        right = kl_divergence(law, HypersphericalUniform(8))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z, kl = law.rsample(), kl_divergence(law, HypersphericalUniform(8))
+        assert z.dtype == dtype and torch.equal(kl, right) and ((z.norm(dim=-1) - 1).abs() <= 1e-6).all()
+
+
+def test_the_uniform_law_moves() -> None:
+    law = HypersphericalUniform(3, (2,))
+    for moved in (law.to(torch.float64), law.to(torch.ones(1).double()), HypersphericalUniform(3, (2,), torch.float64)):
+        for value in (moved.sample(), moved.mean, moved.variance, moved.entropy(), kl_divergence(moved, moved)):
+            assert value.dtype == torch.float64 and value.shape[0] == 2
+    for moved in (law.to("meta"), law.to(device="meta"), HypersphericalUniform(3, (2,), device="meta")):
+        assert moved.sample().device.type == "meta" and moved.expand((4, 2)).sample().device.type == "meta"
+    assert law.sample().dtype == torch.float32  # `to` makes another law
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -452,6 +663,7 @@ def test_bad_length(length: float) -> None:
         (torch.ones(5, 1), torch.ones(5), r"d >= 2, got torch.float32 of shape \[5, 1\]"),
         (torch.tensor(1.0), 1.0, r"d >= 2, got torch.float32 of shape \[\]"),
         (torch.tensor([1, 0]), 1.0, "got torch.int64"),
+        (np.eye(3), 1.0, "got ndarray"),
         (torch.eye(3), torch.ones(3, 1), r"concentration of shape \[3\].*got \[3, 1\]"),
         (torch.eye(3), torch.ones(2), r"concentration of shape \[3\].*got \[2\]"),
     ],
@@ -464,7 +676,8 @@ def test_bad_shapes(loc: torch.Tensor, kappa: torch.Tensor | float, message: str
 def test_different_spheres() -> None:
     law = VonMisesFisher(direction(3), 1.0)
     for other in (HypersphericalUniform(4), VonMisesFisher(direction(4), 1.0)):
-        with pytest.raises(ValueError, match=r"same sphere, got event shapes \[3\] and \[4\]"):
-            kl_divergence(law, other)
+        for one in (law, HypersphericalUniform(3)):
+            with pytest.raises(ValueError, match=r"same sphere, got event shapes \[3\] and \[4\]"):
+                kl_divergence(one, other)
     with pytest.raises(ValueError, match="expected a dimension d >= 2, got 1"):
         HypersphericalUniform(1)
