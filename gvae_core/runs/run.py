@@ -24,6 +24,7 @@ from .. import models, training
 from ..checkpoints import load_tensors, save_tensors
 from ..files import COMMITTED, outputs_directory, write_text
 from ..images import load_splits
+from ..models.saving import filled
 from ..steerable import path_in_use
 from .kinds import KINDS
 from .spec import RunSpec
@@ -72,9 +73,7 @@ def load_model(checkpoint: Path) -> nn.Module:
     tensors, metadata = load_tensors(checkpoint)
     if "spec" not in metadata:
         raise ValueError(f"{checkpoint}: expected a run's checkpoint with its spec, found {sorted(metadata)}")
-    model = RunSpec.from_dict(metadata["spec"]).build()
-    model.load_state_dict(tensors)
-    return model.eval()
+    return filled(RunSpec.from_dict(metadata["spec"]).build(), tensors, checkpoint)
 
 
 def runs_folder() -> Path:
