@@ -157,18 +157,18 @@ def _seeds(text: str) -> list[int]:
 
 def _cells(args: argparse.Namespace) -> list:
     """The specs of the selected tables and seeds, each once."""
-    from gvae_core.report.profiles import GRIDS, resolve_source
+    from gvae_core.report.profiles import TABLES, resolve_source
 
     for table in args.tables:
-        if table not in GRIDS:
-            args.error(f"expected a table among {', '.join(GRIDS)}; got {table!r}")
+        if table not in TABLES:
+            args.error(f"expected a table among {', '.join(TABLES)}; got {table!r}")
     try:
         source = resolve_source(args.source)  # once: it reads the digits
         specs = [
             spec
-            for table in args.tables or GRIDS
+            for table in args.tables or TABLES
             for seed in args.seeds
-            for spec in GRIDS[table](args.profile, source, seed)
+            for spec in TABLES[table](args.profile, source, seed)
         ]
     except (ValueError, OSError) as error:  # the data
         args.error(str(error))

@@ -1,13 +1,19 @@
-"""Numbers about models: equivariance, accuracy, reconstructions, latent drift. Prints nothing."""
+"""Numbers about models: equivariance, accuracy, reconstructions, latent drift. Prints nothing.
+
+Models are measured in eval mode; afterwards every module is in the mode it was in, so that a monitor inside a training
+loop does not change the training.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from .models import evaluating
 from .rotation import rotate
 
 BATCH = 250
@@ -36,10 +42,11 @@ def equivariance_error(
     """
     if len(images) < 2:
         raise ValueError(f"expected at least two images to compare with, got {len(images)}")
-    upright = function(images)
+    with evaluating(function) if isinstance(function, nn.Module) else nullcontext():
+        upright, turned = function(images), function(rotate(images, degrees))
     expected = upright if transform is None else transform(upright, degrees)
     spread = (upright - upright.mean(0)).norm()
-    return ((function(rotate(images, degrees)) - expected).norm() / spread).item()
+    return ((turned - expected).norm() / spread).item()
 
 
 def rotate_field(field, degrees: float):
@@ -59,20 +66,20 @@ def layer_errors(encoder: nn.Module, images: Tensor, degrees: float) -> list[flo
     The same measure as `equivariance_error`; the encoder runs twice, whatever its depth.
     """
     errors = []
-    turned_fields = encoder.feature_fields(rotate(images, degrees))
-    for field, turned in zip(encoder.feature_fields(images), turned_fields):
-        spread = (field.tensor - field.tensor.mean(0)).norm()
-        errors.append(((turned.tensor - rotate_field(field, degrees).tensor).norm() / spread).item())
-    return [*errors, equivariance_error(encoder, images, degrees)]
+    with evaluating(encoder):
+        turned_fields = encoder.feature_fields(rotate(images, degrees))
+        for field, turned in zip(encoder.feature_fields(images), turned_fields):
+            spread = (field.tensor - field.tensor.mean(0)).norm()
+            errors.append(((turned.tensor - rotate_field(field, degrees).tensor).norm() / spread).item())
+        return [*errors, equivariance_error(encoder, images, degrees)]
 
 
 @torch.no_grad()
 def _in_batches(model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Apply ``function`` batch by batch, with ``model`` in eval mode; the results on the CPU."""
-    if any(module.training for module in model.modules()):  # eval() costs escnn's layers milliseconds
-        model.eval()
     device = next(model.parameters()).device
-    return torch.cat([function(batch.to(device)).cpu() for batch in images.split(BATCH)])
+    with evaluating(model):
+        return torch.cat([function(batch.to(device)).cpu() for batch in images.split(BATCH)])
 
 
 def logits(classifier: nn.Module, images: Tensor) -> Tensor:
@@ -81,14 +88,22 @@ def logits(classifier: nn.Module, images: Tensor) -> Tensor:
 
 
 def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images [N, 1, H, W] whose largest logit is their label."""
+    """Share of images [N, 1, H, W] whose largest logit is their label [N]; ValueError for another number of labels."""
+    _check_labels(labels, images)
     return (logits(classifier, images).argmax(-1) == labels.cpu()).double().mean().item()
 
 
 def confusion(classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Counts [10, 10]: row the label of an image [N, 1, H, W], column what the classifier says."""
+    """Counts [10, 10]: row the label [N] of an image [N, 1, H, W], column what the classifier says."""
+    _check_labels(labels, images)
     said = logits(classifier, images).argmax(-1)
     return torch.bincount(10 * labels.cpu() + said, minlength=100).view(10, 10)
+
+
+def _check_labels(labels: Tensor, images: Tensor) -> None:
+    """Anything but one label for each image or code would be broadcast."""
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"expected labels [{len(images)}], one for each image or code, got {list(labels.shape)}")
 
 
 def accuracy_by_angle(classifier: nn.Module, images: Tensor, labels: Tensor, angles: Sequence[float]) -> list[float]:
@@ -116,13 +131,15 @@ def reconstruction_accuracy(
 ) -> dict[str, float]:
     """Share of the reconstructions by ``model`` that a classifier reads right, by kind of input.
 
-    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `experiments.kinds_of_input`.
+    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `runs.kinds.kinds_of_input`.
     """
     return {kind: accuracy(judge, reconstruct(model, images), labels) for kind, (images, labels) in inputs.items()}
 
 
 def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
     """Mean over the pixels of (x - y)^2, [N], of images [N, C, H, W] in [0, 1]; 0 is a perfect copy."""
+    if reconstructions.shape != images.shape:
+        raise ValueError(f"expected reconstructions {list(images.shape)}, got {list(reconstructions.shape)}")
     return (reconstructions - images).square().flatten(1).mean(1)
 
 
@@ -144,13 +161,18 @@ def latent_drift(model: nn.Module, images: Tensor, angles: Sequence[float]) -> l
 
 def pair_angles(codes: Tensor, labels: Tensor, first: int, second: int) -> Tensor:
     """Angles (degrees) between the codes [N, d] of every two different images, one of each label."""
+    _check_labels(labels, codes)
     a, b = ((labels == digit).nonzero()[:, 0] for digit in (first, second))
     angles = angle_between(codes[a, None], codes[None, b])
     return angles[a[:, None] < b[None] if first == second else a[:, None] != b[None]]
 
 
 def typical_angle(codes: Tensor, labels: Tensor) -> float:
-    """Mean angle (degrees) between codes [N, d] of different digits: the yardstick of `latent_drift`."""
+    """Mean angle (degrees) between codes [N, d] of different digits: the yardstick of `latent_drift`.
+
+    NaN where all labels [N] are the same.
+    """
+    _check_labels(labels, codes)
     pairs = angle_between(codes[:, None], codes[None])
     return pairs[labels[:, None] != labels[None]].mean().item()
 
@@ -164,6 +186,8 @@ def neighbour_accuracy(
     """
     if not 1 <= neighbours <= len(known):
         raise ValueError(f"expected between 1 and {len(known)} neighbours, the known codes; got {neighbours}")
+    _check_labels(labels, codes)
+    _check_labels(known_labels, known)
     codes, known = (v / v.norm(dim=-1, keepdim=True) for v in (codes, known))
     nearest = known_labels[(codes @ known.T).topk(neighbours).indices]
     return (nearest.mode(-1).values == labels).double().mean().item()

@@ -21,6 +21,7 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
+from .models import evaluating
 from .rotation import rotate
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
@@ -221,12 +222,12 @@ def fit(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, losses: Callable[..., Losses], tensors, batch_size: int) -> _Means:
-    """Mean losses over ``tensors`` in eval mode, in batches; leaves the model in eval mode."""
-    model.eval()
+    """Mean losses over ``tensors`` in eval mode, in batches; afterwards every module is in the mode it was in."""
     device = next(model.parameters()).device
     means = _Means()
-    for batch in zip(*(tensor.split(batch_size) for tensor in tensors)):
-        means.add(losses(*(part.to(device) for part in batch)), len(batch[0]))
+    with evaluating(model):
+        for batch in zip(*(tensor.split(batch_size) for tensor in tensors), strict=True):
+            means.add(losses(*(part.to(device) for part in batch)), len(batch[0]))
     return means
 
 

@@ -49,7 +49,8 @@ print(f"source {source}: {len(images)} test digits, {tuple(images.shape[1:])}")
 # freshly initialised layer, for each frequency up to 4; the kernel is large here so that one sees it.
 
 # %%
-big_kernel = models.SteerableEncoder((3,), 4, kernel_size=15, padding=7, strides=(1,), grid_size=29, invariants=1)
+one_layer = models.EncoderLayout(grid_size=29, kernel_size=15, padding=7, strides=(1,))
+big_kernel = models.SteerableEncoder((3,), 4, layout=one_layer, invariants=1)
 kernels = big_kernel.filters(0).unflatten(0, (3, 9))[:, :, 0]
 names = ["0", *(f"{m} {part}" for m in range(1, 5) for part in ("cos", "sin"))]
 figure = figures.filters(kernels, [f"field {i + 1}" for i in range(3)], "columns: frequency " + ", ".join(names))
@@ -81,15 +82,17 @@ figures.save(figure, "feature_fields", **stamp);
 # padding 0 or 2 and breaks with padding 1. The papers do not say which padding they used.
 
 # %%
-common = dict(fields=(4, 4, 8), frequency=4, strides=(2, 1, 2), invariants=16, mask=True)
-grids = {
-    "32, kernel 4, padding 0": dict(grid_size=32, kernel_size=4, padding=0),
-    "32, kernel 4, padding 1": dict(grid_size=32, kernel_size=4, padding=1),
-    "28, kernel 3, padding 1": dict(grid_size=28, kernel_size=3, padding=1),
-    "29, kernel 3, padding 1": dict(grid_size=29, kernel_size=3, padding=1),
-    "33, kernel 5, padding 2": dict(grid_size=33, kernel_size=5, padding=2),
+common = dict(strides=(2, 1, 2), mask_input=True)
+layouts = {
+    "32, kernel 4, padding 0": models.EncoderLayout(grid_size=32, kernel_size=4, padding=0, **common),
+    "32, kernel 4, padding 1": models.EncoderLayout(grid_size=32, kernel_size=4, padding=1, **common),
+    "28, kernel 3, padding 1": models.EncoderLayout(grid_size=28, kernel_size=3, padding=1, **common),
+    "29, kernel 3, padding 1": models.EncoderLayout(grid_size=29, kernel_size=3, padding=1, **common),
+    "33, kernel 5, padding 2": models.EncoderLayout(grid_size=33, kernel_size=5, padding=2, **common),
 }
-encoders = {name: models.SteerableEncoder(**common, **grid).eval() for name, grid in grids.items()}
+encoders = {
+    name: models.SteerableEncoder((4, 4, 8), 4, layout=layout, invariants=16).eval() for name, layout in layouts.items()
+}
 layers = ["input", "mask", "block 1", "block 2", "block 3", "1×1", "output"]
 by_layer = {name: metrics.layer_errors(encoder, images, 90) for name, encoder in encoders.items()}
 figure = figures.error_by_layer(by_layer, layers, "A turn by 90°, untrained encoders in float32")
@@ -147,6 +150,6 @@ for name, errors in by_angle_trained.items():
 # - The papers' grid is only as good as its padding; they do not mention the point.
 # - Between quarter turns the G-CNN is approximately invariant, several times better than the CNN but not
 #   exact; larger kernels and a coarser stride late help, and so does hiding the square frame of the zero padding,
-#   which training learns to use, behind a disc (`isotropic` in `models.GRIDS`). Notebook 02 shows what this costs in accuracy.
+#   which training learns to use, behind a disc (`isotropic` in `models.LAYOUTS`). Notebook 02 shows what this costs in accuracy.
 # - An autoencoder learns to use even that little, because it has to redraw the slant. What it can use repeats every
 #   quarter turn, so averaging over two turned copies of the input (`frames`) cancels most of it: notebook 05.

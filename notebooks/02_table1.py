@@ -33,7 +33,7 @@ from IPython.display import Markdown
 from gvae_core import metrics, run
 from gvae_core.images import load_splits
 from gvae_core.report import figures, profiles, tables
-from gvae_core.runs.run import kinds_of_input
+from gvae_core.runs.kinds import kinds_of_input
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)
@@ -74,7 +74,7 @@ figures.save(figure, "accuracy_by_angle", **stamp);
 # epochs is a run that was stopped there and goes on when the command is run again.
 
 # %%
-full_size = profiles.reached("table1")
+full_size = profiles.full_size_results("table1")
 Markdown(tables.save(tables.table1(full_size), "table1_full_size", profile="paper", source="mnist") if full_size else "None yet.")
 
 # %%

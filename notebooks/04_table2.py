@@ -64,7 +64,7 @@ Markdown(tables.save(tables.table2(results), "table2", **stamp))
 # is trained here; a cell that was stopped before its last epoch says so.
 
 # %%
-full_size = profiles.reached("table2")
+full_size = profiles.full_size_results("table2")
 if full_size:
     figure = figures.heat_maps(full_size)
     figures.save(figure, "table2_full_size", profile="paper", source="mnist")

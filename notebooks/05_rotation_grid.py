@@ -35,7 +35,7 @@ from gvae_core.images import load_splits
 from gvae_core.report import figures, profiles
 from gvae_core.report.trained_models import trained_models
 from gvae_core.rotation import random_angles
-from gvae_core.runs.run import ANGLE_SEED
+from gvae_core.runs.kinds import ANGLE_SEED
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)

@@ -32,7 +32,7 @@ from IPython.display import Markdown
 from gvae_core import metrics, rotate, run
 from gvae_core.images import load_splits
 from gvae_core.report import figures, profiles, tables
-from gvae_core.runs.run import kinds_of_input
+from gvae_core.runs.kinds import kinds_of_input
 
 source = profiles.resolve_source(source)
 stamp = dict(profile=profile, source=source)

@@ -7,7 +7,7 @@ import torch
 from escnn import gspaces
 from escnn.nn import FieldType, GeometricTensor
 
-from gvae_core import CNNClassifier, metrics, rotate, svae
+from gvae_core import CNNClassifier, GCNNClassifier, metrics, rotate, sgvae, svae
 
 
 def test_equivariance_error_of_known_functions(digits):
@@ -112,3 +112,64 @@ def test_pair_angles_are_those_of_different_images():
     labels = torch.tensor([6, 6, 9, 9])
     assert metrics.pair_angles(codes, labels, 6, 6).tolist() == pytest.approx([90])
     assert sorted(metrics.pair_angles(codes, labels, 6, 9).tolist()) == pytest.approx([45, 45, 90, 180])
+
+
+MEASURES = {
+    "equivariance_error": lambda classifier, vae, x, y: metrics.equivariance_error(classifier, x, 30),
+    "layer_errors": lambda classifier, vae, x, y: metrics.layer_errors(vae.encoder, x, 90),
+    "accuracy": lambda classifier, vae, x, y: metrics.accuracy(classifier, x, y),
+    "accuracy_by_angle": lambda classifier, vae, x, y: metrics.accuracy_by_angle(classifier, x, y, [0, 45]),
+    "confusion": lambda classifier, vae, x, y: metrics.confusion(classifier, x, y).tolist(),
+    "latent_drift": lambda classifier, vae, x, y: metrics.latent_drift(vae, x, [90]),
+    "reconstruct": lambda classifier, vae, x, y: metrics.reconstruct(vae, x).tolist(),
+    "reading": lambda classifier, vae, x, y: metrics.reconstruction_accuracy(classifier, vae, {"upright": (x, y)}),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measure_is_taken_in_eval_mode_and_leaves_the_model_as_it_was(digits, name):
+    classifier = GCNNClassifier((2, 2, 4), 2, dropout=0.5)
+    vae = sgvae(3, fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(4, 4, 4))
+    models = (classifier, vae)
+    images, labels = digits.images[:16], digits.labels[:16]
+    for model in models:
+        model(images)  # statistics to lose
+        model.train()
+    classifier.head.eval()  # a part that the caller keeps in eval mode
+    modes = [[module.training for module in model.modules()] for model in models]
+    states = [{key: value.clone() for key, value in model.state_dict().items()} for model in models]
+
+    first, second = (MEASURES[name](classifier, vae, images, labels) for _ in range(2))
+
+    assert [[module.training for module in model.modules()] for model in models] == modes
+    for model, state in zip(models, states):
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    for model in models:
+        model.eval()
+    assert first == second == MEASURES[name](classifier, vae, images, labels)
+
+
+def test_a_failing_measure_leaves_the_mode_alone(digits):
+    model = CNNClassifier((2, 2, 2))
+    with pytest.raises(ValueError):
+        metrics.logits(model, digits.images[:3, :, 1:])
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("labels", [torch.tensor(3), torch.tensor([3]), torch.zeros(7, 1).long()])
+def test_labels_are_not_broadcast(digits, labels):
+    model, images, codes = CNNClassifier((2, 2, 2)), digits.images[:7], torch.randn(7, 3)
+    for measure in (
+        lambda: metrics.accuracy(model, images, labels),
+        lambda: metrics.confusion(model, images, labels),
+        lambda: metrics.typical_angle(codes, labels),
+        lambda: metrics.neighbour_accuracy(codes, labels, codes, digits.labels[:7]),
+        lambda: metrics.neighbour_accuracy(codes, digits.labels[:7], codes, labels),
+    ):
+        with pytest.raises(ValueError, match=r"expected labels \[7\], one for each image or code, got \["):
+            measure()
+
+
+def test_squared_error_does_not_broadcast(digits):
+    with pytest.raises(ValueError, match=r"expected reconstructions \[3, 1, 28, 28\], got \[1, 1, 28, 28\]"):
+        metrics.squared_error(digits.images[:1], digits.images[:3])

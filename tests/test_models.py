@@ -1,16 +1,22 @@
-"""The networks: sizes, shapes, invariance, and numbers that stay finite."""
+"""The networks: sizes, shapes, invariance, numbers that stay finite, and files."""
+
+import copy
+import math
 
 import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from gvae_core import metrics
+from gvae_core import load_model, metrics, save_model
+from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.models import (
-    GRIDS,
+    LAYOUTS,
     CNNClassifier,
+    ConvolutionalEncoder,
+    EncoderLayout,
     GCNNClassifier,
     SteerableEncoder,
-    encoders,
+    inputs,
     parameter_count,
     sgvae,
     svae,
@@ -51,28 +57,30 @@ def test_canvas_and_decode_speak_of_the_same_pixels(digits):
     model = svae(4).eval()
     z = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
     inner = model.decode_canvas(z)[..., 2:30, 2:30]
-    assert torch.allclose(encoders.standardise(model.decode(z)), inner, atol=1e-5)
-    assert torch.allclose(model.canvas(digits.images[:3])[..., 2:30, 2:30], encoders.standardise(digits.images[:3]))
+    assert torch.allclose(inputs.standardise(model.decode(z)), inner, atol=1e-5)
+    assert torch.allclose(model.canvas(digits.images[:3])[..., 2:30, 2:30], inputs.standardise(digits.images[:3]))
 
 
 @pytest.mark.parametrize("size", [28, 29, 32, 33])
 def test_fit_to_grid_keeps_the_centre(digits, size):
     images = digits.images[:4]
-    fitted = encoders.fit_to_grid(images, size)
+    fitted = inputs.fit_to_grid(images, size)
     assert fitted.shape[-2:] == (size, size)
     assert torch.allclose(
-        encoders.fit_to_grid(torch.rot90(images, 1, (2, 3)), size), torch.rot90(fitted, 1, (2, 3)), atol=1e-7
+        inputs.fit_to_grid(torch.rot90(images, 1, (2, 3)), size), torch.rot90(fitted, 1, (2, 3)), atol=1e-7
     )
 
 
 def test_fit_to_grid_refuses_a_smaller_grid():
     with pytest.raises(ValueError, match="at least 28.*got 27"):
-        encoders.fit_to_grid(torch.zeros(1, 1, 28, 28), 27)
+        inputs.fit_to_grid(torch.zeros(1, 1, 28, 28), 27)
 
 
 ENCODERS = {
-    **{f"sgvae {grid}": lambda grid=grid: small_sgvae(grid=grid).encoder for grid in GRIDS},
-    "sgvae two frames": lambda: small_sgvae(grid="isotropic", frames=2).encoder,
+    **{
+        f"sgvae {name}": lambda name=name: small_sgvae(layout=name).encoder for name in LAYOUTS if name != "table1_wide"
+    },
+    "sgvae two frames": lambda: small_sgvae(layout="isotropic", frames=2).encoder,
     "gcnn": lambda: GCNNClassifier(**SMALL).encoder,
 }
 
@@ -96,16 +104,17 @@ def test_quarter_turns_are_exact_in_training_mode_and_after_steps(digits):
 
 def test_an_off_centre_grid_breaks_quarter_turns_and_shows_it(digits):
     # (32 + 2 - 4) is divisible by the first stride, (15 + 2 - 4) is not by the third
-    encoder = SteerableEncoder(**SMALL, padding=1, strides=(2, 1, 2), grid_size=32, invariants=8).eval()
+    layout = EncoderLayout(32, (2, 1, 2), padding=1)
+    encoder = SteerableEncoder(**SMALL, layout=layout, invariants=8).eval()
     errors = metrics.layer_errors(encoder, digits.images[:8], 90)
     assert max(errors[:3]) <= 1e-5 and errors[3] > 0.1
 
 
-def test_the_isotropic_grid_hides_the_frame_and_helps_between_quarter_turns(digits):
-    def errors(grid, seed):
+def test_the_isotropic_layout_hides_the_frame_and_helps_between_quarter_turns(digits):
+    def errors(layout, seed):
         """Of the output for turned digits, and of the last feature fields for a blank image, which shows the frame."""
         torch.manual_seed(seed)
-        encoder = SteerableEncoder(**SMALL, invariants=8, mask=True, dropout=0.0, **GRIDS[grid])
+        encoder = SteerableEncoder(**SMALL, invariants=8, dropout=0.0, layout=layout)
         for module in encoder.modules():
             if hasattr(module, "momentum"):
                 module.momentum = 1.0  # the statistics of one batch: the features of an untrained network need some
@@ -119,14 +128,14 @@ def test_the_isotropic_grid_hides_the_frame_and_helps_between_quarter_turns(digi
 
     with torch.no_grad():
         aligned, isotropic = (
-            torch.tensor([errors(grid, seed) for seed in range(3)]).mean(0) for grid in ("aligned", "isotropic")
+            torch.tensor([errors(layout, seed) for seed in range(3)]).mean(0) for layout in ("aligned", "isotropic")
         )
     assert (isotropic < 0.6 * aligned).all(), (isotropic, aligned)
 
 
 def test_frames_average_the_invariants_of_turned_copies(digits):
     torch.manual_seed(0)
-    arguments = dict(**SMALL, invariants=8, mask=True, **GRIDS["isotropic"])
+    arguments = dict(**SMALL, invariants=8, layout="isotropic")
     one, three = (SteerableEncoder(**arguments, frames=frames) for frames in (1, 3))
     three.load_state_dict(one.state_dict())
     one, three = one.eval(), three.eval()
@@ -149,13 +158,13 @@ def test_a_plain_cnn_fails_where_the_gcnn_passes(digits):
 
 
 @pytest.mark.parametrize("build", [small_sgvae, svae], ids=["sgvae", "svae"])
-@pytest.mark.parametrize("images", ["digits", "zeros", "ones", "huge"])
+@pytest.mark.parametrize("images", ["digits", "zeros", "ones", "noise"])
 def test_concentration_positive_and_everything_finite(digits, build, images):
     x = {
         "digits": digits.images[:8],
         "zeros": torch.zeros(8, 1, 28, 28),
         "ones": torch.ones(8, 1, 28, 28),
-        "huge": 1e6 * torch.randn(8, 1, 28, 28),
+        "noise": torch.rand(8, 1, 28, 28),
     }[images]
     model = build(latent_dim=6)
     for train in (True, False):
@@ -171,12 +180,12 @@ def test_concentration_positive_and_everything_finite(digits, build, images):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-def test_fast_layers_give_escnns_numbers(digits, monkeypatch, grid):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fast_layers_give_escnns_numbers(digits, monkeypatch, layout):
     torch.manual_seed(3)
-    fast = small_sgvae(grid=grid).encoder.eval()
+    fast = small_sgvae(layout=layout).encoder.eval()
     monkeypatch.setenv("GVAE_STEERABLE", "escnn")
-    stock = small_sgvae(grid=grid).encoder
+    stock = small_sgvae(layout=layout).encoder
     stock.load_state_dict(fast.train().state_dict())
     fast, stock = fast.eval()(digits.images[:8]), stock.eval()(digits.images[:8])
     assert ((fast - stock).norm() / stock.norm()).item() <= 1e-5
@@ -189,17 +198,41 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, grid):
         (lambda: small_sgvae().encode(torch.zeros(2, 3, 28, 28)), r"\[N, 1, 28, 28\], got \[2, 3, 28, 28\]"),
         (lambda: svae(4).encode(torch.zeros(2, 1, 32, 32)), r"\[N, 1, 28, 28\], got \[2, 1, 32, 32\]"),
         (lambda: svae(4).decode(torch.zeros(2, 5)), r"codes \[N, 4\], got \[2, 5\]"),
-        (lambda: small_sgvae(grid="papper"), "'papper'"),
-        (lambda: small_sgvae(latent_dim=1), "at least 2 .* got 1"),
+        (lambda: small_sgvae(layout="papper"), "paper, aligned, .*'papper'"),
+        (lambda: small_sgvae(latent_dim=1), "latent_dim .* at least 2, got 1"),
+        (lambda: small_sgvae(latent_dim=0, gaussian=True), "latent_dim .* at least 1, got 0"),
+        (lambda: sgvae(frequency=0), "frequency .* at least 1, got 0"),
+        (lambda: sgvae(frequency=2.5), "frequency .* got 2.5"),
+        (lambda: sgvae(frames=0), "frames .* at least 1, got 0"),
+        (lambda: sgvae(invariants=0), "invariants .* at least 1, got 0"),
+        (lambda: sgvae(fields=(2, 2)), r"fields to be 3 whole numbers of at least 1, got \(2, 2\)"),
+        (lambda: sgvae(fields=(2, 0, 2)), r"fields .* got \(2, 0, 2\)"),
+        (lambda: sgvae(dropout=1.0), "dropout .* less than 1, got 1.0"),
+        (lambda: sgvae(**SMALL, decoder_channels=(8, 8)), r"decoder_channels .*\(8, 8\)"),
+        (lambda: svae(channels=(2, 2)), r"channels to be 3 whole numbers of at least 1, got \(2, 2\)"),
+        (lambda: svae(hidden=0), "hidden .* got 0"),
+        (lambda: svae(dropout=-0.1), "dropout .* got -0.1"),
+        (lambda: CNNClassifier((2, 2)), r"channels .* got \(2, 2\)"),
+        (lambda: CNNClassifier(dropout=float("nan")), "dropout .* got nan"),
+        (lambda: GCNNClassifier(invariants=-1), "invariants .* got -1"),
+        (lambda: EncoderLayout(27, (1, 1, 2)), "grid_size .* at least 28, got 27"),
+        (lambda: EncoderLayout(28, ()), r"strides .* got \(\)"),
+        (lambda: EncoderLayout(28, (1, 0)), r"strides .* got \(1, 0\)"),
+        (lambda: EncoderLayout(28, (1, 1), kernel_size=(3,)), r"kernel_size to be 2 .* got \(3,\)"),
+        (lambda: EncoderLayout(28, (1,), padding=-1), "padding .* at least 0, got -1"),
+        (lambda: EncoderLayout(28, (1,), pool=0), "pool .* got 0"),
         (
-            lambda: SteerableEncoder((2, 2), 3, strides=(1,), grid_size=28, invariants=2),
-            r"as blocks, 2; got strides=\(1,\)",
+            lambda: GCNNClassifier(layout=EncoderLayout(28, (3, 3, 3))),
+            "in block 3 .* kernel 4 on a map of 2 x 2 with padding 0",
         ),
-        (lambda: SteerableEncoder((2,), 0, strides=(1,), grid_size=28, invariants=2), "at least 1, got 0"),
-        (lambda: small_sgvae(frames=0), "at least one frame, got 0"),
+        (
+            lambda: GCNNClassifier(layout=EncoderLayout(28, (1, 1, 2), kernel_size=(4, 4, 23))),
+            "in block 3 .* kernel 23 on a map of 22 x 22 with padding 0",
+        ),
+        (lambda: GCNNClassifier((2,), 2, layout=EncoderLayout(28, (4,), pool=8)), "got pool 8 on 7 x 7"),
         (
             lambda: SteerableEncoder(
-                (2,), 2, kernel_size=29, strides=(1,), grid_size=29, invariants=2, mask_features=True
+                (2,), 2, layout=EncoderLayout(29, (1,), kernel_size=29, mask_features=True), invariants=2
             ),
             "at least 2 x 2 for a disc around them, got 1 x 1",
         ),
@@ -208,3 +241,170 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, grid):
 def test_bad_input_says_what_was_expected_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+MODELS = {
+    "sgvae": lambda: small_sgvae(latent_dim=4),
+    "frames": lambda: small_sgvae(latent_dim=4, layout="isotropic", frames=2),
+    "gaussian": lambda: small_sgvae(latent_dim=4, gaussian=True),
+    "svae": lambda: svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4)),
+    "cnn": lambda: CNNClassifier((2, 2, 4)),
+    "gcnn": lambda: GCNNClassifier(**SMALL),
+    "encoder": lambda: small_sgvae().encoder,
+    "plain encoder": lambda: ConvolutionalEncoder((2, 2, 4)),
+}
+
+
+def _output(model, images):
+    """A tensor that is the same at every call in eval mode."""
+    return model.encode(images).mode if hasattr(model, "encode") else model(images)
+
+
+# --- the border -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: (255 * x).byte(), r"floating-point values in \[0, 1\], got torch.uint8; divide bytes by 255"),
+        (lambda x: 255 * x, r"finite values in \[0, 1\], got values from 0 to 255"),
+        (lambda x: inputs.standardise(x), r"got values from -0.42\d* to 2.8\d*"),
+        (lambda x: -x, "got values from -1 to"),
+        (lambda x: x.index_fill(0, torch.tensor(2), math.nan), "got values from nan to nan"),
+        (lambda x: x.index_fill(0, torch.tensor(2), math.inf), "got values from 0 to inf"),
+        (lambda x: x.numpy(), "as a torch.Tensor, got ndarray"),
+        (lambda x: x[0], r"\[N, 1, 28, 28\], got \[1, 28, 28\]"),
+    ],
+)
+def test_images_that_are_none_are_refused_at_the_border(digits, name, change, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS[name]().eval()(change(digits.images[:4]))
+
+
+def test_a_target_is_checked_as_an_input_is(digits):
+    with pytest.raises(ValueError, match="got values from 0 to 255"):
+        MODELS["svae"]().canvas(255 * digits.images[:4])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_of_any_precision_are_taken(digits, name):
+    torch.manual_seed(0)
+    model, images = MODELS[name]().eval(), digits.images[:4]
+    with torch.no_grad():
+        expected = _output(model, images)
+        assert torch.equal(_output(model, images.double()), expected)  # numpy's default
+        rounded = (images + 5e-4 * torch.rand_like(images)).half()  # up to 1.001, from an interpolation
+        assert torch.allclose(_output(model, rounded), expected, atol=0.05)
+        double = copy.deepcopy(model).double()
+        assert _output(double, images).dtype == torch.float64
+        assert torch.allclose(_output(double, images).float(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "frames"])
+def test_no_images_give_no_outputs_and_are_refused_in_train_mode(digits, name):
+    model, none = MODELS[name](), digits.images[:0]
+    with pytest.raises(ValueError, match="at least one image in train mode, got none"):
+        model(none)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    expected = _output(model.eval(), digits.images[:2])
+    assert _output(model, none).shape == (0, *expected.shape[1:])
+    if hasattr(model, "decode"):
+        assert model(none)[0].shape == (0, 1, 28, 28)
+
+
+def test_gradients_and_functional_transforms_pass_the_border(digits):
+    model, images = MODELS["svae"]().eval(), digits.images[:3]
+
+    def first_mean(image):
+        return model.encode(image[None]).mean[0]
+
+    by_hand = torch.stack([torch.autograd.functional.jacobian(first_mean, image) for image in images])
+    assert torch.allclose(torch.func.vmap(torch.func.jacrev(first_mean))(images), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_border_is_no_obstacle_to_export(digits, strict):
+    model, images = MODELS["cnn"]().eval(), digits.images[:3]
+    program = torch.export.export(model, (images,), strict=strict)
+    assert torch.allclose(program.module()(images), model(images), atol=1e-5)
+
+
+# --- dtype ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sgvae", "frames", "gaussian", "svae"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_prior_samples_and_decoder_follow_the_model(digits, name, dtype):
+    model = MODELS[name]().to(dtype).eval()
+    samples = model.prior.sample((4,))
+    assert samples.dtype == model.decode(samples).dtype == dtype
+    reconstruction, posterior, z = model(digits.images[:4])
+    assert reconstruction.dtype == dtype and reconstruction.isfinite().all()
+    if dtype == torch.float64:
+        assert z.dtype == dtype
+    assert kl_divergence(posterior, model.prior).isfinite().all()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_saved_model_is_the_same_model(digits, tmp_path, name, dtype, training):
+    model = MODELS[name]().to(dtype)
+    model(digits.images[:16])  # statistics that are not the initial ones
+    modes = [module.training for module in model.train(training).modules()]
+    save_model(model, tmp_path / "model.safetensors")
+    assert [module.training for module in model.modules()] == modes
+    again = load_model(str(tmp_path / "model.safetensors"))
+    assert type(again) is type(model) and again.built_by[0] == model.built_by[0]
+    assert not any(module.training for module in again.modules())
+    expected = _output(model.eval(), digits.images[:4])
+    assert expected.dtype == dtype and torch.equal(_output(again, digits.images[:4]), expected)
+
+
+def test_a_layout_of_ones_own_is_saved(digits, tmp_path):
+    model = small_sgvae(layout=EncoderLayout(29, (2, 1, 1), kernel_size=(5, 3, 3), mask_input=True)).eval()
+    save_model(model, tmp_path / "model.safetensors")
+    assert torch.equal(
+        _output(load_model(tmp_path / "model.safetensors"), digits.images[:4]), _output(model, digits.images[:4])
+    )
+
+
+def test_only_models_of_the_package_are_saved(tmp_path):
+    class Mine(CNNClassifier):
+        pass
+
+    for model, name in ((torch.nn.Linear(2, 2), "Linear"), (Mine((2, 2, 2)), "Mine")):
+        with pytest.raises(ValueError, match=f"expected a model built by CNNClassifier, .*; got a {name}"):
+            save_model(model, tmp_path / "model.safetensors")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_holds_no_model_says_what_it_is(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_model(path)
+    save_model(MODELS["cnn"](), path)
+    tensors, metadata = load_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # they were mapped from the file
+    whole = path.read_bytes()
+    for broken in (b"", b"no tensors", whole[:-100], whole[:50]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="model.safetensors: expected a safetensors file"):
+            load_model(path)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="expected a safetensors file"):
+        load_model(path)
+    for changed, message in (
+        ({"spec": {}}, r"written by gvae_core.save_model, found a file with \['spec'\]"),
+        (metadata | {"model": "os.system"}, "written by gvae_core.save_model"),
+        (metadata | {"format": 99}, "in format 1, found format 99 .written with"),
+        (metadata | {"arguments": {"channels": [2, 2, 5]}}, "the weights of a CNNClassifier, found others"),
+        (metadata | {"arguments": {"chanels": [2, 2, 4]}}, "expected arguments of CNNClassifier, found others"),
+    ):
+        save_tensors(path, tensors, changed)
+        with pytest.raises(ValueError, match=message):
+            load_model(path)

@@ -104,10 +104,17 @@ def test_fit_leaves_the_global_random_state_alone(digits):
 
 
 def test_nan_stops_the_run_and_names_the_step(digits):
+    model, images = small_svae(), digits.images[:48]
+    torch.nn.init.constant_(model.decoder[0].bias, float("nan"))
+    with pytest.raises(NonFiniteLoss, match=r"svae: loss is nan in epoch 1 of 3, step 1 of 3"):
+        fit_vae(model, images, images, SCHEDULE, beta=1.0, progress=False, title="svae")
+
+
+def test_a_broken_image_stops_the_run_and_is_named(digits):
     images = digits.images[:48].clone()
     images[20] = float("nan")
-    with pytest.raises(NonFiniteLoss, match=r"svae: loss is nan in epoch 1 of 3, step \d of 3"):
-        fit_vae(small_svae(), images, images, SCHEDULE, beta=1.0, progress=False, title="svae")
+    with pytest.raises(ValueError, match=r"expected images of finite values in \[0, 1\], got values from nan"):
+        fit_vae(small_svae(), images, images, SCHEDULE, beta=1.0, progress=False)
 
 
 def test_weights_that_break_in_the_last_step_stop_the_run_and_are_not_kept(digits, tmp_path):
@@ -128,6 +135,16 @@ def test_evaluate_weights_batches_by_their_size(digits):
     one = evaluate(model, losses, data, 50).named("x")
     three = evaluate(model, losses, data, 20).named("x")
     assert one == pytest.approx(three, rel=1e-5)
+
+
+def test_evaluate_leaves_every_module_in_its_mode_and_fit_leaves_eval_mode(digits):
+    model = small_svae()
+    model.encoder.eval()
+    modes = [module.training for module in model.modules()]
+    evaluate(model, lambda images: vae_losses(model, images, images, beta=1.0), (digits.images[:20],), 10)
+    assert [module.training for module in model.modules()] == modes
+    fit_vae(model, digits.images[:32], digits.images[:16], SCHEDULE, beta=1.0, progress=False)
+    assert not any(module.training for module in model.modules())
 
 
 def test_rotated_protocol_turns_every_image(digits, monkeypatch):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .encoders import SteerableEncoder, check_images, standardise
+from .arguments import check_dropout, check_series, recorded
+from .encoders import SteerableEncoder
+from .inputs import as_input, standardise
+from .layouts import EncoderLayout
 
 
 class CNNClassifier(nn.Sequential):
@@ -16,7 +19,10 @@ class CNNClassifier(nn.Sequential):
     linear layer.
     """
 
+    @recorded
     def __init__(self, channels: Sequence[int] = (16, 32, 64), *, dropout: float = 0.1):
+        check_series(3, channels=channels)
+        check_dropout(dropout)
         blocks, width = [], 1
         for index, (count, stride) in enumerate(zip(channels, (1, 1, 2), strict=True)):
             blocks += [nn.Conv2d(width, count, 3, stride=stride), nn.BatchNorm2d(count), nn.ReLU()]
@@ -27,46 +33,29 @@ class CNNClassifier(nn.Sequential):
         super().__init__(*blocks, nn.Flatten(), nn.BatchNorm1d(flat), nn.Linear(flat, 10))
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images)
-        return super().forward(standardise(images))
+        return super().forward(standardise(as_input(images, self[0].weight, training=self.training)))
 
 
 class GCNNClassifier(nn.Module):
     """The G-CNN of Table 1 (38,454 parameters): images [N, 1, 28, 28] -> logits [N, 10].
 
     The three steerable blocks have the table's 37,904 parameters with kernel size 4; 12 invariant
-    features are what fits beside them into 38 k. The other arguments are those of `SteerableEncoder`,
-    ``mask`` for the input and the features alike.
+    features are what fits beside them into 38 k. The arguments are those of `SteerableEncoder`;
+    ``dropout`` also stands before the last layer.
     """
 
+    @recorded
     def __init__(
         self,
         fields: Sequence[int] = (16, 16, 32),
         frequency: int = 5,
         *,
-        kernel_size: int | Sequence[int] = 4,
-        padding: int | Sequence[int] = 0,
-        strides: Sequence[int] = (1, 1, 2),
-        blur_strides: Sequence[int] | None = None,
-        grid_size: int = 28,
-        mask: bool = False,
+        layout: str | EncoderLayout | Mapping = "table1",
         invariants: int = 12,
         dropout: float = 0.1,
     ):
         super().__init__()
-        self.encoder = SteerableEncoder(
-            fields,
-            frequency,
-            kernel_size=kernel_size,
-            padding=padding,
-            strides=strides,
-            blur_strides=blur_strides,
-            grid_size=grid_size,
-            mask=mask,
-            mask_features=mask,
-            invariants=invariants,
-            dropout=dropout,
-        )
+        self.encoder = SteerableEncoder(fields, frequency, layout=layout, invariants=invariants, dropout=dropout)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(invariants, 10))
 
     def forward(self, images: Tensor) -> Tensor:

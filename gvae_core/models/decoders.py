@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from .arguments import check_dropout, check_series, check_whole
+
 
 class Decoder(nn.Sequential):
     """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32."""
 
     def __init__(self, latent_dim: int, channels: Sequence[int], *, dropout: float = 0.2):
+        check_whole(latent_dim=latent_dim)
+        check_series(3, decoder_channels=channels)
+        check_dropout(dropout)
         first, second, third = channels
         super().__init__(
             nn.Linear(latent_dim, first * 5 * 5),

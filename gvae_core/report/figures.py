@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..files import outputs_directory, write_atomically
+from ..models import LAYOUTS, encoder_layout
 from ..runs.run import Result, by_seed
 from . import papers
 
@@ -28,12 +29,12 @@ def label(result: Result) -> str:
     """Name of a result's model; a classifier says where it leaves the report's kernel, grid or loss."""
     spec = result.spec
     words = [NAMES[spec.model]]
-    if "kernel_size" in spec.sizes:
-        sizes = spec.sizes["kernel_size"]
+    if spec.model == "gcnn" and "layout" in spec.sizes:
+        layout = encoder_layout(spec.sizes["layout"])
+        sizes, size = layout.kernel_size, layout.grid_size
         kernel = f"kernel {sizes}" if isinstance(sizes, int) else "kernels " + ", ".join(map(str, sizes))
-        grid = f" on {spec.sizes['grid_size']} × {spec.sizes['grid_size']}" if "grid_size" in spec.sizes else ""
-        discs = " with discs" if spec.sizes.get("mask") else ""
-        words.append(f"{kernel}{grid}{discs}")
+        grid = f" on {size} × {size}" if size != LAYOUTS["table1"].grid_size else ""
+        words.append(f"{kernel}{grid}{' with discs' if layout.mask_features else ''}")
     return ", ".join(words + (["plain cross-entropy"] if spec.paper_loss is False else []))
 
 
@@ -264,7 +265,8 @@ def heat_maps(results: Sequence[Result]) -> Figure:
     figure, grid = plt.subplots(len(kinds), 2, figsize=(12, 2.7 * len(kinds)), squeeze=False, layout="constrained")
     for axes_row, kind in zip(grid, kinds):
         ours = np.full((len(papers.LATENT_DIMS), len(papers.BETAS)), np.nan)
-        for group in by_seed([result for result in results if result.spec.model == kind]):
+        groups = by_seed([result for result in results if result.spec.model == kind])
+        for group in sorted(groups, key=lambda group: group[0].epochs_reached):  # of a cell's groups the farthest shows
             cell = papers.LATENT_DIMS.index(group[0].spec.latent_dim), papers.BETAS.index(group[0].spec.beta)
             ours[cell] = np.mean([result.history[-1]["validation_loss"] for result in group]) / 1000
         epochs = {r.epochs_reached for r in results if r.spec.model == kind}

@@ -1,7 +1,7 @@
 """The profiles: which runs each notebook asks for, at which size.
 
 smoke: every cell executes, nothing is learned. quick: real numbers on a laptop. paper: the papers', with
-variants of ours beside them (a wide first kernel, other grids, two frames, a short schedule).
+variants of ours beside them (a wide first kernel, other layouts, two frames, a short schedule).
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from .. import models
 from ..files import PROFILES
 from ..images import load_mnist
+from ..runs.kinds import AUTOENCODERS
 from ..runs.run import Result, find
-from ..runs.spec import AUTOENCODERS, RunSpec
+from ..runs.spec import RunSpec
 from . import papers
 
 # Networks by profile. Quick uses kernel 5 on an odd grid: the papers' kernel 4 holds a single ring of
 # filters and learns many times slower (notebooks 01 and 02).
 _GCNN_SIZES = {
     "smoke": dict(fields=(2, 2, 4), frequency=2),
-    "quick": dict(fields=(8, 16, 16), frequency=4, kernel_size=5, grid_size=29, invariants=32, dropout=0.0),
+    "quick": dict(fields=(8, 16, 16), frequency=4, layout="table1_odd", invariants=32, dropout=0.0),
     "paper": dict(),
 }
 _SGVAE_SIZES = {
     "smoke": dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(8, 8, 8)),
-    "quick": dict(fields=(8, 16, 16), frequency=4, grid="aligned", decoder_channels=(64, 64, 32), dropout=0.0),
+    "quick": dict(fields=(8, 16, 16), frequency=4, layout="aligned", decoder_channels=(64, 64, 32), dropout=0.0),
     "paper": dict(),
 }
 _SVAE_SIZES = {
@@ -33,28 +33,23 @@ _SVAE_SIZES = {
     "quick": dict(channels=(32, 32, 64), decoder_channels=(64, 64, 32), dropout=0.0),
     "paper": dict(),
 }
-# Beyond the papers, within their parameter counts (38k, 0.9 M): odd kernels on an odd grid, then also discs
-# and a blur (models.GRIDS).
-_ALIGNED_GCNN = dict(fields=(10, 16, 16), frequency=4, kernel_size=5, grid_size=29, invariants=32, dropout=0.0)
-_ISOTROPIC_GCNN = {name: size for name, size in models.GRIDS["isotropic"].items() if name != "mask_features"} | dict(
-    fields=(8, 14, 22),
-    frequency=4,
-    mask=True,
-    invariants=32,
-    dropout=0.0,  # the classifier's mask masks features, too
-)
-_ISOTROPIC_SGVAE = dict(fields=(32, 64, 176), frequency=2, grid="isotropic", dropout=0.0)
+# Beyond the papers, within their parameter counts (38k, 0.9 M): other layouts (models.LAYOUTS).
+_ODD_GCNN = dict(fields=(10, 16, 16), frequency=4, layout="table1_odd", invariants=32, dropout=0.0)
+_ISOTROPIC_GCNN = dict(fields=(8, 14, 22), frequency=4, layout="isotropic", invariants=32, dropout=0.0)
+_ISOTROPIC_SGVAE = dict(fields=(32, 64, 176), frequency=2, layout="isotropic", dropout=0.0)
 _FRAMES_SGVAE = dict(
     fields=(16, 32, 96),
     frequency=2,
-    grid="isotropic",
+    layout="isotropic",
     frames=2,  # twice the work, hence fewer fields; the parameters went to the decoder
     invariants=128,
     decoder_channels=(224, 128, 64),
     dropout=0.0,
 )
-# All else as in the report, and 38,838 parameters: with frequency 5 the first kernel's size hardly shows in their number.
-_WIDE_FIRST_GCNN = dict(kernel_size=(9, 4, 4))
+# All else as in the report, and 38,838 parameters: with frequency 5 the first kernel hardly shows in their number.
+_WIDE_FIRST_GCNN = dict(layout="table1_wide")
+# The committed results are of this version; a change to `spec.MODEL_VERSION` asks for all of them anew.
+_MODEL_VERSION = 1
 _SHORT_EPOCHS = 8
 # Epochs of the classifiers, the models of Figure 1, those of notebook 03, the cells of Table 2.
 _EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 3), "paper": (50, 100, 50, 50)}
@@ -63,7 +58,7 @@ _BETAS = {"smoke": (0.1,), "quick": (0.1, 500.0), "paper": papers.BETAS}
 
 
 def resolve_source(source: str) -> str:
-    """``auto`` -> the source that `data.load_mnist` finds on this machine; a named one stays, whether it is there or not."""
+    """``auto`` -> the source that `images.load_mnist` finds on this machine; a named one stays, there or not."""
     return load_mnist(source).source if source == "auto" else source
 
 
@@ -72,7 +67,7 @@ def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 
     First both with the report's loss, then both with plain cross-entropy, the variant that shows what
     the second softmax costs. In the paper profile then the report's G-CNN with a wide first kernel, and last
-    the G-CNN on an aligned and on the isotropic grid.
+    the G-CNN with odd kernels and with the isotropic layout.
     """
     epochs = _epochs(profile)[0]
     common = dict(
@@ -92,7 +87,7 @@ def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
         epochs = _SHORT_EPOCHS
         common |= dict(epochs=epochs, learning_rate=0.01, decay=_short_decay(epochs))
         specs += [
-            RunSpec(model="gcnn", sizes=sizes, paper_loss=False, **common) for sizes in (_ALIGNED_GCNN, _ISOTROPIC_GCNN)
+            RunSpec(model="gcnn", sizes=sizes, paper_loss=False, **common) for sizes in (_ODD_GCNN, _ISOTROPIC_GCNN)
         ]
     return specs
 
@@ -146,8 +141,8 @@ def sphere_and_plane(profile: str, source: str, seed: int = 0) -> dict[str, RunS
     }
 
 
-def short(source: str, seed: int = 0) -> list[RunSpec]:
-    """The papers' size with a short schedule of ours, all d = 10: the S-GVAE on the isotropic grid, with two frames
+def short_schedule(source: str, seed: int = 0) -> list[RunSpec]:
+    """The papers' size with a short schedule of ours, all d = 10: the S-GVAE in the isotropic layout, with two frames
     and with one, and the S-VAE."""
     epochs = _SHORT_EPOCHS
     return [
@@ -171,14 +166,16 @@ def retrain(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 
 
 def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
-    """The judge and the models whose reconstructions it reads: the best under both protocols, and the short trainings."""
+    """The judge and the models it reads: the best under both protocols, and those of the short schedule."""
     best = retrain(profile, source, seed)
     rotated = [dataclasses.replace(spec, protocol="rotated") for spec in best]
-    return [judge(profile, source, seed), *best, *rotated] + (short(source, seed) if profile == "paper" else [])
+    return [judge(profile, source, seed), *best, *rotated] + (
+        short_schedule(source, seed) if profile == "paper" else []
+    )
 
 
-# What `gvae run` computes, by name: (profile, source, seed) -> runs.
-GRIDS: dict[str, Callable[[str, str, int], list[RunSpec]]] = {
+# What `gvae run` computes, by the table's name: (profile, source, seed) -> runs.
+TABLES: dict[str, Callable[[str, str, int], list[RunSpec]]] = {
     "table1": table1,
     "table2": table2,
     "retrain": retrain,
@@ -186,15 +183,15 @@ GRIDS: dict[str, Callable[[str, str, int], list[RunSpec]]] = {
 }
 
 
-def reached(grid: str, seeds: Iterable[int] = range(5)) -> list[Result]:
-    """What is there of a grid at the papers' size, trained here or committed; a result may be incomplete."""
-    specs = [spec for seed in seeds for spec in GRIDS[grid]("paper", "mnist", seed)]
+def full_size_results(table: str, seeds: Iterable[int] = range(5)) -> list[Result]:
+    """What is there of a table at the papers' size, trained here or committed; a result may be incomplete."""
+    specs = [spec for seed in seeds for spec in TABLES[table]("paper", "mnist", seed)]
     return [result for result in (find(spec, incomplete=True) for spec in specs) if result]
 
 
 def full_size_models() -> list[Result]:
     """Autoencoders of the papers' size whose checkpoints are there, trained here or committed."""
-    results = reached("reconstructions", seeds=[0])
+    results = full_size_results("reconstructions", seeds=[0])
     return [result for result in results if result.spec.model in AUTOENCODERS and result.checkpoint.is_file()]
 
 
@@ -232,4 +229,10 @@ def _short_decay(epochs: int) -> float:
 def _data(profile: str, source: str) -> dict:
     # quick must stay quick where the full MNIST is at hand; small batches make up for few digits
     train, test, batch = {"smoke": (200, 100, 50), "quick": (4000, 500, 50), "paper": (None, None, 100)}[profile]
-    return dict(source=resolve_source(source), train_images=train, test_images=test, batch_size=batch)
+    return dict(
+        source=resolve_source(source),
+        train_images=train,
+        test_images=test,
+        batch_size=batch,
+        model_version=_MODEL_VERSION,
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..files import ROOT, outputs_directory, write_atomically
 from ..runs.run import find, read_result
-from .profiles import GRIDS, reconstructions, sphere_and_plane
+from .profiles import TABLES, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 
@@ -30,7 +30,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     ------
     ValueError : nothing is there to be published, or a checkpoint is too large
     """
-    specs = [spec for seed in seeds for grid in GRIDS.values() for spec in grid(profile, source, seed)]
+    specs = [spec for seed in seeds for table in TABLES.values() for spec in table(profile, source, seed)]
     specs += sphere_and_plane(profile, source, seeds[0]).values()
     results = {spec.key: find(spec, incomplete=True) for spec in specs}
     results = [result for result in results.values() if result]

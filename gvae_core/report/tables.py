@@ -112,7 +112,7 @@ def training(result: Result) -> str:
     """An autoencoder's training in words, such as ``d = 6, 15 epochs of 4,000 digits``."""
     spec = result.spec
     words = [f"d = {spec.latent_dim}"]
-    words += [f"{spec.sizes['grid']} grid"] if "grid" in spec.sizes else []
+    words += [f"{spec.sizes['layout']} grid"] if "layout" in spec.sizes else []
     words += [f"{spec.sizes['frames']} frames"] if "frames" in spec.sizes else []
     words += ["trained on rotated digits"] if spec.protocol == "rotated" else []
     epochs = "epoch" if spec.epochs == 1 else "epochs"

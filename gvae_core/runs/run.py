@@ -8,7 +8,6 @@ be stopped and measured before its last epoch: its result says so, and the run g
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import platform
 import time
@@ -21,17 +20,14 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from .. import metrics, models, training
+from .. import models, training
 from ..checkpoints import load_tensors, save_tensors
 from ..files import COMMITTED, outputs_directory, write_text
-from ..images import Digits, load_splits
-from ..rotation import random_angles, rotate
+from ..images import load_splits
+from ..models.saving import filled
 from ..steerable import path_in_use
-from .spec import CLASSIFIERS, RunSpec
-
-ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these, in degrees
-DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
-ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
+from .kinds import KINDS
+from .spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -77,9 +73,7 @@ def load_model(checkpoint: Path) -> nn.Module:
     tensors, metadata = load_tensors(checkpoint)
     if "spec" not in metadata:
         raise ValueError(f"{checkpoint}: expected a run's checkpoint with its spec, found {sorted(metadata)}")
-    model = RunSpec.from_dict(metadata["spec"]).build()
-    model.load_state_dict(tensors)
-    return model.eval()
+    return filled(RunSpec.from_dict(metadata["spec"]).build(), tensors, checkpoint)
 
 
 def runs_folder() -> Path:
@@ -178,25 +172,11 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     model = spec.build().to(device)
     path, state_file = runs_folder() / f"{spec.key}.json", state_path(spec)
     schedule = training.Schedule(spec.epochs, spec.learning_rate, spec.decay, spec.weight_decay, spec.batch_size)
-    loop = dict(
-        rotated=spec.protocol == "rotated",
-        seed=spec.seed,
-        state_file=state_file,
-        stop_after=last,
-        progress=progress,
-        title=spec.title,
-    )
-    if spec.model in CLASSIFIERS:
-        train, validation = ((part.images, part.labels) for part in (splits.train, splits.validation))
-        history = training.fit_classifier(model, train, validation, schedule, paper_loss=spec.paper_loss, **loop)
-        start = time.perf_counter()
-        final = _classifier_metrics(model, splits.test)
-    else:
-        history = training.fit_vae(
-            model, splits.train.images, splits.validation.images, schedule, beta=spec.beta, **loop
-        )
-        start = time.perf_counter()
-        final = _vae_metrics(model, splits.test, spec)
+    kind = KINDS[spec.model]
+    loop = dict(state_file=state_file, stop_after=last, progress=progress, title=spec.title)
+    history = kind.fit(model, splits, schedule, spec, **loop)
+    start = time.perf_counter()
+    final = kind.measure(model, splits.test, spec)
     seconds = training.read_progress(state_file).seconds + time.perf_counter() - start
     record = {
         "spec": spec.to_dict(),
@@ -235,10 +215,11 @@ def read_result(path: Path) -> Result:
 
 
 def by_seed(results: Sequence[Result]) -> list[list[Result]]:
-    """Groups of results whose specs differ in the seed alone, in order of appearance."""
-    groups: dict[str, list[Result]] = {}
+    """Groups of results that differ in the seed alone and got as far, in order of appearance."""
+    groups: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        groups.setdefault(dataclasses.replace(result.spec, seed=0).key, []).append(result)
+        group = dataclasses.replace(result.spec, seed=0).key, result.epochs_reached
+        groups.setdefault(group, []).append(result)
     return list(groups.values())
 
 
@@ -246,51 +227,3 @@ def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def kinds_of_input(test: Digits) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """What the tiny paper's Table 1 has read: upright digits, each turned by its own random angle, turned 6s, turned 9s.
-
-    Images [N, 1, 28, 28] and labels [N] by kind.
-    """
-    turned, labels = _turned(test.images), test.labels
-    inputs = {"upright": (test.images, labels), "rotated": (turned, labels)}
-    return inputs | {f"rotated {d}s": (turned[labels == d], labels[labels == d]) for d in (6, 9)}
-
-
-def _turned(images: torch.Tensor) -> torch.Tensor:
-    return rotate(images, random_angles(len(images), ANGLE_SEED))
-
-
-# --- final numbers --------------------------------------------------------------------------------
-
-
-def _classifier_metrics(model: nn.Module, test: Digits) -> dict:
-    """On the test digits, upright and each turned by its own random angle, and by common angles."""
-    turned = _turned(test.images)
-    numbers = {}
-    for name, images in (("upright", test.images), ("rotated", turned)):
-        losses = training.evaluate(
-            model, functools.partial(training.classifier_losses, model), (images, test.labels), metrics.BATCH
-        )
-        numbers |= losses.named(f"test_{name}")
-    by_angle = metrics.accuracy_by_angle(model, test.images, test.labels, ANGLES)
-    return numbers | {"angle_seed": ANGLE_SEED, "angles": list(ANGLES), "accuracy_by_angle": by_angle}
-
-
-def _vae_metrics(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
-    """On the test digits: losses of upright ones, and of turned ones against the *upright* targets."""
-    turned = _turned(test.images)
-    losses = functools.partial(training.vae_losses, model, beta=spec.beta)
-    numbers = {}
-    for name, images in (("upright", test.images), ("rotated", turned)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
-            numbers |= training.evaluate(model, losses, (images, test.images), metrics.BATCH).named(f"test_{name}")
-    some, labels = test.images[:DRIFT_IMAGES], test.labels[:DRIFT_IMAGES]
-    return numbers | {
-        "angle_seed": ANGLE_SEED,
-        "angles": list(ANGLES),
-        "latent_drift": metrics.latent_drift(model, some, ANGLES),
-        "typical_angle": metrics.typical_angle(metrics.latent_codes(model, some), labels),
-    }

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from .. import models
 from ..images import TRAINING_DIGITS
+from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 
-CLASSIFIERS = {"cnn": models.CNNClassifier, "gcnn": models.GCNNClassifier}
-AUTOENCODERS = {
-    "sgvae": models.sgvae,
-    "svae": models.svae,
-    "gaussian": functools.partial(models.sgvae, gaussian=True),
-}
-BUILDERS = CLASSIFIERS | AUTOENCODERS
+# Raised by hand when a network, a loss or the use of random numbers changes its meaning, so that weights and numbers
+# of before are never taken for new ones. 1: one stream of random numbers a seed; 2: one for every use.
+MODEL_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # those that this code builds and computes as they were
+TEST_DIGITS = {"mnist": 5_000, "mnist5k": 500}
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ class RunSpec:
     latent_dim, beta : autoencoders only
     paper_loss : classifiers only; minimise the cross-entropy of softmax outputs (report, Table 1)
     train_images, test_images : use only the first so many of a split (None: all)
-    sizes : keyword arguments of the model's builder in `models`, e.g. ``{"frequency": 4}``
+    sizes : keyword arguments of the model's builder in `models`, e.g. ``{"frequency": 4, "layout": "aligned"}``
+    model_version : of the code that the run belongs to, see `MODEL_VERSION`
 
     Raises
     ------
@@ -63,11 +61,14 @@ class RunSpec:
     train_images: int | None = None
     test_images: int | None = None
     sizes: Mapping[str, object] = field(default_factory=dict)
+    # A field that is added later says with ``unhashed`` which value stands for what all runs before it were.
+    model_version: int = field(default=MODEL_VERSION, metadata={"unhashed": 1})
 
     def __post_init__(self):
-        _expect("model", self.model, sorted(BUILDERS))
+        _expect("model", self.model, sorted(KINDS))
         _expect("source", self.source, ["mnist", "mnist5k"])
         _expect("protocol", self.protocol, ["upright", "rotated"])
+        _expect("model_version", self.model_version, READABLE_VERSIONS)
         for name, kind, least in _NUMBERS:
             value = getattr(self, name)
             optional = name in ("latent_dim", "beta", "train_images", "test_images")
@@ -78,6 +79,12 @@ class RunSpec:
                 raise ValueError(f"RunSpec: expected {name} to be {noun} of at least {least}, got {value!r}")
             if kind is not int:
                 object.__setattr__(self, name, float(value))  # 1 and 1.0 are the same run, so the same key
+        for name, there in (("train_images", TRAINING_DIGITS), ("test_images", TEST_DIGITS)):
+            if (getattr(self, name) or 0) > there[self.source]:
+                raise ValueError(
+                    f"RunSpec: expected {name} to be at most {there[self.source]}, all of {self.source}'s,"
+                    f" got {getattr(self, name)}"
+                )
         if self.training_digits % self.batch_size == 1:  # batch normalisation has no statistics of one image
             raise ValueError(
                 f"RunSpec: expected a last batch of more than one image, got batch_size {self.batch_size}"
@@ -91,28 +98,36 @@ class RunSpec:
                 )
         if self.paper_loss is not None and not isinstance(self.paper_loss, bool):
             raise ValueError(f"RunSpec: expected paper_loss to be True or False, got {self.paper_loss!r}")
-        known = [p for p in inspect.signature(BUILDERS[self.model]).parameters if p not in ("latent_dim", "gaussian")]
+        builder = inspect.signature(KINDS[self.model].build).parameters
+        known = [name for name in builder if name not in ("latent_dim", "gaussian")]
         for name in self.sizes:
             _expect(f"a size of {self.model}", name, known)
         # JSON knows no tuples: the same content must give the same key before and after a round trip
-        object.__setattr__(self, "sizes", json.loads(json.dumps(dict(self.sizes), sort_keys=True)))
+        sizes = json.loads(json.dumps(dict(self.sizes), sort_keys=True, default=dataclasses.asdict))
+        if "layout" in sizes and sizes["layout"] == builder["layout"].default:
+            del sizes["layout"]
+        object.__setattr__(self, "sizes", sizes)
 
     @classmethod
     def from_dict(cls, fields: Mapping) -> RunSpec:
-        """The spec of a result's JSON; an unknown field is an error with the closest known name."""
+        """The spec of a result's JSON, of any age; an unknown field is an error with the closest known name."""
         known = [f.name for f in dataclasses.fields(cls)]
         for name in fields:
             _expect("a field of RunSpec", name, known)
-        return cls(**fields)
+        first = {f.name: f.metadata["unhashed"] for f in dataclasses.fields(cls) if "unhashed" in f.metadata}
+        return cls(**first | dict(fields) | {"sizes": _with_layout(fields.get("model"), fields.get("sizes", {}))})
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
     @property
     def key(self) -> str:
-        """Name of the run's files: the model and the hash of the content."""
-        content = json.dumps(self.to_dict(), sort_keys=True)
-        return f"{self.model}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        """Name of the run's files: the model and the hash of the content, as it was first hashed."""
+        content = self.to_dict() | {"sizes": _without_layout(self.model, self.sizes)}
+        for f in dataclasses.fields(self):
+            if "unhashed" in f.metadata and content[f.name] == f.metadata["unhashed"]:
+                del content[f.name]
+        return f"{self.model}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
     @property
     def title(self) -> str:
@@ -120,13 +135,8 @@ class RunSpec:
         words = [self.model]
         if self.model in AUTOENCODERS:
             words.append(f"d={self.latent_dim} beta={self.beta:g}")
-        for size in (
-            "grid",
-            "kernel_size",
-            "frames",
-        ):  # where one table has several networks of a model, these tell them apart
-            if size in self.sizes:
-                words.append(f"{size}={self.sizes[size]}".translate(str.maketrans("", "", "[] ")))
+        for size in ("layout", "frames"):  # where one table has several networks of a model, these tell them apart
+            words += [f"{size}={self.sizes[size]}"] if size in self.sizes else []
         words += ["cross-entropy"] if self.paper_loss is False else []
         words += [self.protocol] if self.protocol != "upright" else []
         return " ".join([*words, f"seed={self.seed}"])
@@ -136,12 +146,60 @@ class RunSpec:
         """How many digits an epoch sees."""
         return self.train_images or TRAINING_DIGITS[self.source]
 
+    def stream(self, use: str) -> int:
+        """The seed of one use of random numbers, such as ``"initial values"``: each has a stream of its own."""
+        if self.model_version < 2:
+            return self.seed
+        return int.from_bytes(hashlib.sha256(f"{self.seed} {use}".encode()).digest()[:7], "big")
+
     def build(self) -> nn.Module:
         """The model with its initial values, which depend on the seed alone."""
         arguments = dict(self.sizes) | ({"latent_dim": self.latent_dim} if self.model in AUTOENCODERS else {})
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return BUILDERS[self.model](**arguments)
+            torch.manual_seed(self.stream("initial values"))
+            return KINDS[self.model].build(**arguments)
+
+
+# How runs said a layout before layouts had names, which is what their keys are hashes of: an S-GVAE by a name
+# under ``grid``, a G-CNN by the sizes in which it left the report's.
+_GCNN_SIZES = {
+    "table1": {},
+    "table1_wide": {"kernel_size": [9, 4, 4]},
+    "table1_odd": {"grid_size": 29, "kernel_size": 5},
+    "isotropic": {
+        "grid_size": 33,
+        "kernel_size": [9, 5, 5],
+        "padding": [4, 2, 2],
+        "strides": [2, 1, 1],
+        "blur_strides": [1, 2, 1],
+        "mask": True,
+    },
+}
+
+
+def _with_layout(model: str, sizes: Mapping) -> dict:
+    """Sizes of a record of any age, with the layout by its name."""
+    sizes = dict(sizes)
+    if "grid" in sizes:
+        sizes["layout"] = sizes.pop("grid")
+    old = {name: sizes[name] for name in _GCNN_SIZES["isotropic"] if name in sizes}
+    names = [name for name, its in _GCNN_SIZES.items() if its == old]
+    if model != "gcnn" or not old or not names:
+        return sizes
+    return {name: value for name, value in sizes.items() if name not in old} | {"layout": names[0]}
+
+
+def _without_layout(model: str, sizes: Mapping) -> dict:
+    """Sizes as they were first hashed; a layout that is not among those stays as it is."""
+    sizes = dict(sizes)
+    layout = sizes.pop("layout", None)
+    if isinstance(layout, str) and model != "gcnn":
+        sizes["grid"] = layout
+    elif isinstance(layout, str) and layout in _GCNN_SIZES:
+        sizes |= _GCNN_SIZES[layout]
+    elif layout is not None:
+        sizes["layout"] = layout
+    return sizes
 
 
 _NUMBERS = (
@@ -158,9 +216,10 @@ _NUMBERS = (
 )
 
 
-def _expect(what: str, value: object, known: list[str]) -> None:
+def _expect(what: str, value: object, known: Sequence) -> None:
     if value in known:
         return
-    close = difflib.get_close_matches(str(value), known, n=1)
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ValueError(f"expected {what} among {', '.join(known)}; got {value!r}{hint}")
+    raise ValueError(f"expected {what} among {', '.join(names)}; got {value!r}{hint}")

@@ -22,7 +22,7 @@ def checkout(tmp_path, monkeypatch, outputs):
         return lambda profile, source, seed: [dataclasses.replace(spec, seed=seed) for spec in specs]
 
     monkeypatch.setattr(publish, "ROOT", root)
-    monkeypatch.setattr(publish, "GRIDS", {"all": grid(TINY_CNN, TINY_SVAE, CELL)})
+    monkeypatch.setattr(publish, "TABLES", {"all": grid(TINY_CNN, TINY_SVAE, CELL)})
     monkeypatch.setattr(publish, "reconstructions", grid(TINY_CNN, TINY_SVAE))
     monkeypatch.setattr(publish, "sphere_and_plane", lambda profile, source, seed: {})
     return root

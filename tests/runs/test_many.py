@@ -142,8 +142,8 @@ def tiny(monkeypatch):
     names = {"table1": [TINY_CNN, THREE], "table2": [THREE], "retrain": [DIVERGING]}
     for name, specs in names.items():
         cells = lambda profile, source, seed, specs=specs: [dataclasses.replace(s, seed=seed) for s in specs]  # noqa: E731
-        monkeypatch.setitem(profiles.GRIDS, name, cells)
-    monkeypatch.delitem(profiles.GRIDS, "reconstructions")
+        monkeypatch.setitem(profiles.TABLES, name, cells)
+    monkeypatch.delitem(profiles.TABLES, "reconstructions")
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own handlers stay
 
 

@@ -20,6 +20,7 @@ from gvae_core.files import PROFILES, write_text
 from gvae_core.images import load_splits
 from gvae_core.report import profiles
 from gvae_core.runs import run as experiments
+from gvae_core.runs.kinds import CLASSIFIERS
 from gvae_core.runs.run import find, load_model
 from gvae_core.training import read_progress
 
@@ -110,21 +111,21 @@ def test_paper_profile_has_the_papers_sizes():
     assert len(grid) == 30 and all(spec.epochs == 50 and spec.sizes == {} for spec in grid)
     # the variants stay within the papers' parameter counts
     assert all(models.parameter_count(spec.build()) <= 38_500 for spec in (aligned, isotropic))
-    frames, isotropic, _ = (models.parameter_count(spec.build()) for spec in profiles.short("mnist5k"))
+    frames, isotropic, _ = (models.parameter_count(spec.build()) for spec in profiles.short_schedule("mnist5k"))
     assert 0.9 * 800_000 <= frames <= 1.1 * 800_000  # the tiny paper's "~800k"
     assert isotropic <= models.parameter_count(models.sgvae(latent_dim=10))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_cells_of_a_grid_are_told_apart_by_title_and_epochs(profile):
-    for cells in profiles.GRIDS.values():
+    for cells in profiles.TABLES.values():
         specs = cells(profile, "mnist5k", 0)
         assert len({(spec.title, spec.epochs) for spec in specs}) == len(specs)
 
 
 def test_no_paper_run_has_seen_mnist5k():
-    for name in profiles.GRIDS:
-        for spec in profiles.GRIDS[name]("paper", "mnist", 0):
+    for name in profiles.TABLES:
+        for spec in profiles.TABLES[name]("paper", "mnist", 0):
             assert spec.source == "mnist"
     # whose training digits are disjoint from mnist5k: tests/test_data.py, on the full set
 
@@ -148,7 +149,7 @@ def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
     assert again == result
     model = result.load_model()
     assert not model.training
-    if spec.model in experiments.CLASSIFIERS:
+    if spec.model in CLASSIFIERS:
         test = load_splits("mnist5k", test_images=spec.test_images).test
         accuracy = metrics.accuracy(model, test.images, test.labels)
         assert accuracy == pytest.approx(result.metrics["test_upright_accuracy"], abs=1e-6)
