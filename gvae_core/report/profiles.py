@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from .. import models
 from ..files import PROFILES
 from ..images import load_mnist
-from ..runs.run import Result, find
+from ..runs.results import Result, find
 from ..runs.spec import AUTOENCODERS, RunSpec
 from . import papers
 
