@@ -6,11 +6,14 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +21,11 @@ from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock
 from safetensors import safe_open
 
-from gvae_core import checkpoints, run
-from gvae_core.__main__ import main
+from gvae_core import checkpoints, files, run
+from gvae_core.__main__ import build_parser, main
 from gvae_core.checkpoints import load_tensors
 from gvae_core.report import profiles
-from gvae_core.runs import many
+from gvae_core.runs import many, results
 from gvae_core.runs.many import run_many
 from gvae_core.runs.results import Status, find, lock_path, state_path, status
 from gvae_core.runs.run import resolve_device
@@ -282,6 +285,65 @@ def test_wrong_arguments_are_errors_in_words(outputs, capsys, monkeypatch, argum
     with pytest.raises(SystemExit) as stop:
         main(["run", *arguments, "--profile", "smoke", "--source", "mnist5k"])
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_list_names_damaged_files_and_the_way_out(outputs, tiny, capsys):
+    result = run(TINY_CNN, progress=False)
+    result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:-1])
+    assert main(["list", "table1"]) == 0
+    _, row, _, problem, summary = capsys.readouterr().out.splitlines()
+    assert "unreadable" in row and row.endswith(str(result.path)) and summary == "1 unreadable, 1 missing"
+    assert problem.startswith(f"{result.checkpoint}: expected") and problem.endswith("`gvae run` computes it again")
+    with pytest.warns(UserWarning, match=f"{result.checkpoint}"):
+        assert main(["run", "table1"]) == 0
+    assert main(["list", "table1"]) == 0
+    assert capsys.readouterr().out.endswith("2 done\n")
+
+
+def test_list_and_run_of_a_committed_result(outputs, tiny, capsys, monkeypatch):
+    run(TINY_CNN, progress=False)
+    monkeypatch.setattr(results, "COMMITTED", outputs / "committed")
+    os.rename(outputs / "runs", outputs / "committed")
+    (
+        outputs / "committed" / f"{TINY_CNN.key}.safetensors"
+    ).unlink()  # of most committed runs only the numbers are there
+    assert main(["list", "table1"]) == 0
+    assert f"{outputs / 'committed' / TINY_CNN.key}.json" in capsys.readouterr().out
+    assert not (outputs / "runs").exists()
+    assert run_many([TINY_CNN], stream=io.StringIO()) == {} and not (outputs / "runs").exists()
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"gvae {version('gvae-core')}\n"
+
+
+@pytest.mark.parametrize("command", ["report", "publish"])
+def test_an_installed_package_says_what_needs_the_checkout(tmp_path, monkeypatch, capsys, command):
+    """The files of a wheel, and nothing beside them."""
+    site = tmp_path / "site-packages"
+    shutil.copytree(Path(files.__file__).parent, site / "gvae_core", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GVAE_")}
+    installed = subprocess.run(
+        [sys.executable, "-m", "gvae_core", command], cwd=site, env=environment, capture_output=True, text=True
+    )
+    assert installed.returncode == 2 and "Traceback" not in installed.stderr
+    assert f"found an installed package at {site}" in installed.stderr and "gvae run" in installed.stderr
+
+
+def test_a_home_folder_in_the_reports_arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = build_parser().parse_args(["report", "--outputs=~/x", "--notebooks", "~/y"])
+    assert (args.outputs, args.notebooks) == (tmp_path / "x", tmp_path / "y")
+
+
+def test_a_report_into_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "x").write_text("a file")
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--outputs", str(tmp_path / "x")])
+    assert stop.value.code == 2 and str(tmp_path / "x") in capsys.readouterr().err
 
 
 def test_a_state_that_goes_while_it_is_read_is_no_error(outputs, monkeypatch):

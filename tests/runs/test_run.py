@@ -102,6 +102,7 @@ def test_profiles_are_lists_of_specs(profile):
         assert all(RunSpec.from_dict(spec.to_dict()) == spec for spec in specs)
 
 
+@pytest.mark.slow
 def test_paper_profile_has_the_papers_sizes():
     *specs, wide_first, aligned, isotropic = profiles.table1("paper", "mnist5k")
     assert [(spec.model, spec.paper_loss) for spec in specs[:2]] == [("cnn", True), ("gcnn", True)]
