@@ -158,6 +158,8 @@ def test_a_home_folder_is_understood_everywhere(tmp_path, monkeypatch, small):
     for name, folder in (("DATA", data_directory), ("OUTPUTS", outputs_directory), ("CACHE", cache_folder)):
         monkeypatch.setenv(f"GVAE_{name}", "~/somewhere")
         assert folder() == tmp_path / "somewhere"
+        monkeypatch.setenv(f"GVAE_{name}", "somewhere")  # kernels and workers run in other folders
+        assert folder() == Path.cwd() / "somewhere"
 
 
 @pytest.mark.usefixtures("trusted")

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing import connection
 from typing import TextIO
 
 import torch
@@ -55,7 +55,8 @@ def run_many(
     Parameters
     ----------
     device, stop_after : see `runs.run`
-    workers : compute on so many processes of this machine, which share torch's threads
+    workers : compute on so many processes of this machine, which share torch's threads; they import the script
+        that calls this, so there it stands under ``if __name__ == "__main__"``
     scheduler : compute on the dask cluster at this address, whose workers have one thread each and see the
         outputs folder under the same path
     stream : standard output if None
@@ -147,7 +148,7 @@ def _on_processes(specs: Sequence[RunSpec], device: str, stop_after: int | None,
             processes[receiver] = process
         open_pipes = list(processes)
         while open_pipes:
-            for receiver in wait(open_pipes):
+            for receiver in connection.wait(open_pipes):
                 try:
                     spec, error = receiver.recv()
                 except EOFError:  # the process is done, or died
@@ -163,7 +164,9 @@ def _on_processes(specs: Sequence[RunSpec], device: str, stop_after: int | None,
         yield spec, "the processes died before it was done"
 
 
-def _work(results: Connection, specs: Sequence[RunSpec], device: str, stop_after: int | None, threads: int) -> None:
+def _work(
+    results: connection.Connection, specs: Sequence[RunSpec], device: str, stop_after: int | None, threads: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     torch.set_num_threads(threads)
     with suppress(BrokenPipeError):  # the parent was killed
@@ -214,36 +217,44 @@ def _shown(specs: Sequence[RunSpec], stop_after: int | None, stream: TextIO) -> 
     Yields a function to be called with each run that is computed, and its error.
     """
     lasts = {spec.key: last_epoch(spec, stop_after) for spec in specs}
-    left, done = list(specs), dict.fromkeys(lasts, 0)
-    lock, end, live = threading.Lock(), threading.Event(), stream.isatty()
-    bar = tqdm(total=sum(lasts.values()), unit="epoch", file=stream, disable=not live, dynamic_ncols=True)
 
-    def update() -> None:
-        for spec in left:
-            epochs = 0
-            with suppress(ValueError):  # unreadable: computing it will say so
-                epochs = min(kept(spec)[0], lasts[spec.key])
-            if epochs > done[spec.key]:
-                done[spec.key] = epochs
-                bar.set_postfix_str(f"{spec.title}: epoch {epochs} of {lasts[spec.key]}", refresh=False)
-                if not live:
-                    print(f"      {spec.title}: epoch {epochs} of {lasts[spec.key]}", file=stream, flush=True)
-        bar.set_description(f"{len(specs) - len(left)}/{len(specs)} runs", refresh=False)
-        bar.update(sum(done.values()) - bar.n)
+    def epochs(spec: RunSpec) -> int:
+        with suppress(ValueError):  # unreadable: computing it will say so
+            return min(kept(spec)[0], lasts[spec.key])
+        return 0
+
+    left, done = list(specs), {spec.key: epochs(spec) for spec in specs}
+    lock, end, live = threading.Lock(), threading.Event(), stream.isatty()
+    bar = tqdm(
+        total=sum(lasts.values()), initial=sum(done.values()), desc=f"0/{len(specs)} runs", unit="epoch",
+        file=stream, disable=not live, dynamic_ncols=True,
+    )  # fmt: skip
+
+    def update(spec: RunSpec) -> None:
+        new = epochs(spec) - done[spec.key]
+        if new > 0:
+            done[spec.key] += new
+            where = f"{spec.title}: epoch {done[spec.key]} of {lasts[spec.key]}"
+            bar.set_postfix_str(where, refresh=False)
+            bar.update(new)
+            if not live and spec in left:
+                print(f"      {where}", file=stream, flush=True)
 
     def show(spec: RunSpec, error: str) -> None:
         with lock:
-            done[spec.key] = lasts[spec.key]
             left.remove(spec)
-            update()
+            update(spec)
+            count = f"{len(specs) - len(left)}/{len(specs)}"
+            bar.set_description(f"{count} runs", refresh=False)
             text = f"FAILED: {error}" if error else status(spec)
-            bar.write(f"[{len(specs) - len(left)}/{len(specs)}] {spec.title} {spec.key}: {text}", file=stream)
+            bar.write(f"[{count}] {spec.title} {spec.key}: {text}", file=stream)
             stream.flush()
 
     def follow() -> None:
         while not end.wait(_POLL if live else _LOG_INTERVAL):
             with lock:
-                update()
+                for spec in left:
+                    update(spec)
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()

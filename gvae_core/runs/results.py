@@ -186,10 +186,11 @@ def _check_checkpoint(result: Result) -> None:
 
 
 def by_seed(results: Sequence[Result]) -> list[list[Result]]:
-    """Groups of results whose specs differ in the seed alone, in order of appearance."""
-    groups: dict[str, list[Result]] = {}
+    """Groups of results that differ in the seed alone and got as far, in order of appearance."""
+    groups: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        groups.setdefault(dataclasses.replace(result.spec, seed=0).key, []).append(result)
+        group = dataclasses.replace(result.spec, seed=0).key, result.epochs_reached
+        groups.setdefault(group, []).append(result)
     return list(groups.values())
 
 
@@ -257,6 +258,6 @@ def _is_locked(path: Path) -> bool:
             FileLock(path).acquire(timeout=0).lock.release()
     except Timeout:
         return True
-    except OSError:  # a folder that nobody may write: nobody computes there
+    except OSError:  # not ours to write: whether somebody else computes there cannot be told
         pass
     return False
