@@ -208,7 +208,11 @@ def _run(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from gvae_core.runs.results import status
 
-    found = [status(spec) for spec in _specs(args)]
+    specs = _specs(args)
+    try:
+        found = [status(spec) for spec in specs]
+    except OSError as error:  # a file that this user may not read
+        args.error(str(error))
     rows = [("run", "key", "state", "epochs", "seconds", "file")]
     for run in found:
         seconds = "" if run.seconds is None else f"{run.seconds:.0f}"

@@ -73,7 +73,7 @@ def run(
         for path, problem in damages(spec).items():
             aside = path.with_name(f"{path.name}.damaged")
             path.replace(aside)
-            warnings.warn(f"{problem}: now; {path.name} becomes {aside.name}", stacklevel=2)
+            warnings.warn(f"{problem}, which happens now; {path.name} is kept as {aside.name}", stacklevel=2)
         if result := stored(spec, last):
             return result
         with _repeatable():
@@ -126,7 +126,7 @@ def resolve_device(device: str) -> str:
 def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     splits = load_splits(spec.source, spec.train_images, spec.test_images)
     model = spec.build().to(device)
-    path, state_file = runs_folder() / f"{spec.key}.json", state_path(spec)
+    state_file = state_path(spec)
     schedule = training.Schedule(spec.epochs, spec.learning_rate, spec.decay, spec.weight_decay, spec.batch_size)
     loop = dict(
         rotated=spec.protocol == "rotated",
@@ -148,12 +148,18 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
         start = time.perf_counter()
         final = _vae_metrics(model, splits.test, spec)
     seconds = training.read_progress(state_file).seconds + time.perf_counter() - start
+    return _store(spec, model, history, final, round(seconds, 2), device)
+
+
+def _store(spec: RunSpec, model: nn.Module, history: list[dict], numbers: dict, seconds: float, device: str) -> Result:
+    """Write checkpoint and JSON; the state of the training goes when it is at its end."""
+    path = result_path(spec)
     record = {
         "spec": spec.to_dict(),
-        "metrics": final,
+        "metrics": numbers,
         "history": history,
         "parameters": models.parameter_count(model),
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "device": _device_name(device),
         "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
@@ -161,15 +167,12 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     }
     # An interim result goes first and the JSON comes last: a JSON says that its own checkpoint is there.
     path.unlink(missing_ok=True)
+    metadata = {"spec": spec.to_dict(), "epochs_reached": len(history)}
     # escnn's buffers differ between modes; a state dict of train mode loads everywhere
-    save_tensors(
-        path.with_suffix(".safetensors"),
-        model.train().state_dict(),
-        {"spec": spec.to_dict(), "epochs_reached": len(history)},
-    )
+    save_tensors(path.with_suffix(".safetensors"), model.train().state_dict(), metadata)
     write_text(path, json.dumps(record, indent=1))
     if len(history) == spec.epochs:
-        state_file.unlink()
+        state_path(spec).unlink()
     return read_result(path)
 
 

@@ -1,6 +1,7 @@
 """Many runs: what is there, what fails, who shares them, and that kills change nothing but the time it takes."""
 
 import dataclasses
+import errno
 import io
 import json
 import multiprocessing
@@ -192,7 +193,8 @@ def test_worker_processes_compute_all_and_name_what_fails(outputs):
     stream = io.StringIO()
     failures = run_many([TINY_CNN, DIVERGING, TINY_SVAE], workers=2, stream=stream)
     assert failures.keys() == {DIVERGING.key} and failures[DIVERGING.key].startswith("NonFiniteLoss: svae")
-    assert find(TINY_CNN) and find(TINY_SVAE) and len(stream.getvalue().splitlines()) == 3
+    assert find(TINY_CNN) and find(TINY_SVAE)
+    assert sum(line.startswith("[") for line in stream.getvalue().splitlines()) == 3
 
 
 @pytest.mark.slow
@@ -298,6 +300,19 @@ def test_list_names_damaged_files_and_the_way_out(outputs, tiny, capsys):
         assert main(["run", "table1"]) == 0
     assert main(["list", "table1"]) == 0
     assert capsys.readouterr().out.endswith("2 done\n")
+
+
+def test_a_file_that_may_not_be_read_is_one_error(outputs, tiny, capsys, monkeypatch):
+    result = run(TINY_CNN, progress=False)
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    for command in ("list", "run"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "table1"])
+        assert stop.value.code == 2 and f"Permission denied: '{result.path}'" in capsys.readouterr().err
 
 
 def test_list_and_run_of_a_committed_result(outputs, tiny, capsys, monkeypatch):
