@@ -305,8 +305,12 @@ def test_list_names_damaged_files_and_the_way_out(outputs, tiny, capsys):
 def test_a_file_that_may_not_be_read_is_one_error(outputs, tiny, capsys, monkeypatch):
     result = run(TINY_CNN, progress=False)
 
-    def refuse(path, **_):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    read_text = Path.read_text
+
+    def refuse(path, *arguments, **more):
+        if path == result.path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read_text(path, *arguments, **more)
 
     monkeypatch.setattr(Path, "read_text", refuse)
     for command in ("list", "run"):
