@@ -28,7 +28,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from ..files import write_text
+from ..files import data_directory, write_text
 from . import receipts
 from .pages import write_page
 
@@ -240,8 +240,8 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch) -> None:
         # a backend set for plain scripts (Agg) would leave the figures out of the notebook
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
-    if data := os.environ.get("GVAE_DATA"):  # the kernel runs in another folder, the notebook's
-        environment["GVAE_DATA"] = os.path.abspath(data)
+    if data := data_directory():  # the kernel runs in another folder, the notebook's
+        environment["GVAE_DATA"] = str(data)
     # What the kernel process itself prints (log, stack of a crash) stays out of the terminal.
     log = executed.with_suffix(".log")
     try:

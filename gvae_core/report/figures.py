@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files import outputs_directory, write_atomically
 from ..models import LAYOUTS, encoder_layout
-from ..runs.run import Result, by_seed
+from ..runs.results import Result, by_seed
 from . import papers
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too

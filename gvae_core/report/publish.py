@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import ROOT, outputs_directory, write_atomically
-from ..runs.run import find, read_result
+from ..runs.results import find, read_result
 from .profiles import TABLES, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed

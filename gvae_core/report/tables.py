@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from ..files import outputs_directory, write_text
-from ..runs.run import Result, by_seed
+from ..runs.results import Result, by_seed
 from . import papers
 from .figures import NAMES, label
 

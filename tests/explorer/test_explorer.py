@@ -31,7 +31,7 @@ from gvae_core.report import batch as report
 from gvae_core.report import trained_models as trained
 from gvae_core.report.profiles import full_size_pair
 from gvae_core.report.trained_models import trained_models
-from gvae_core.runs.run import read_result
+from gvae_core.runs.results import read_result
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from gvae_core.images import load_splits
 from gvae_core.models import parameter_count
 from gvae_core.report import profiles, tables
 from gvae_core.runs.kinds import kinds_of_input
-from gvae_core.runs.run import find, read_result
+from gvae_core.runs.results import find, read_result
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "outputs" / "quick"
