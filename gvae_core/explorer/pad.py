@@ -89,7 +89,7 @@ class DrawingPad(widgets.VBox):
     def _redraw(self) -> None:
         # ipycanvas tells the page only once which canvas is drawn on, also where the page opens later
         self.canvas._canvas_manager._current_canvas = None
-        self.canvas.clear()  # the black of the pad is the page's (`views.STYLE`)
+        self.canvas.clear()  # the black of the pad is the page's (`markup.STYLE`)
         self.canvas.stroke_style = self.canvas.fill_style = "white"
         self.canvas.line_width, self.canvas.line_cap = PEN * SIDE / SIZE, "round"
         for stroke in self.strokes:

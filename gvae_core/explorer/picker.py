@@ -10,7 +10,7 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor
 
-from .frames import picture, png
+from .turn import picture, png
 
 SLOTS = 10  # without labels: thumbnails, the images dealt out to them in turn
 DRAWN = "yours"

@@ -1,4 +1,4 @@
-"""The rotation explorer without a browser: its controls, its frames, its page, its memory."""
+"""The rotation explorer without a browser: its controls, its views, its page, its memory."""
 
 import asyncio
 import base64
@@ -21,11 +21,11 @@ from PIL import Image
 from gvae_core import metrics, rotate, svae
 from gvae_core.checkpoints import save_tensors
 from gvae_core.explorer import RotationExplorer
-from gvae_core.explorer.frames import ANGLES, Turn, picture, yardstick
-from gvae_core.explorer.latest import Latest
+from gvae_core.explorer.turn import ANGLES, Turn, picture, yardstick
+from gvae_core.explorer.worker import Worker
 from gvae_core.explorer.pad import digit_from_strokes
 from gvae_core.explorer.picker import DRAWN
-from gvae_core.explorer.views import PolarPlot, SpherePlot
+from gvae_core.explorer.markup import PolarPlot, SpherePlot
 from gvae_core.files import write_text
 from gvae_core.report import batch as report
 from gvae_core.report import trained_models as trained
@@ -80,10 +80,10 @@ def test_first_row_shows_the_turned_digits(explorer, digits):
 
 def test_numbers_are_those_of_the_digits_shown(explorer, models):
     explorer.slider.value = 50
-    frame, images = explorer.turn.frame(50), explorer.turn.images
+    view, images = explorer.turn.view(50), explorer.turn.images
     turned = rotate(images, 50)
     for name, model in models.items():
-        measured = frame.measures[name]
+        measured = view.measures[name]
         posterior = model.encode(turned)
         assert measured.drift == pytest.approx(metrics.latent_drift(model, images, [50])[0], abs=1e-3)
         assert measured.concentration == pytest.approx(posterior.concentration.mean().item(), rel=1e-5)
@@ -95,8 +95,8 @@ def test_numbers_are_those_of_the_digits_shown(explorer, models):
 
 def test_the_steerable_models_code_stays_at_quarter_turns(explorer):
     explorer.slider.value = -90
-    frame = explorer.turn.frame(-90)
-    assert frame.measures["S-GVAE"].drift < 0.05 < 5 < frame.measures["S-VAE"].drift
+    view = explorer.turn.view(-90)
+    assert view.measures["S-GVAE"].drift < 0.05 < 5 < view.measures["S-VAE"].drift
 
 
 def test_play_and_number_box_are_linked_to_the_slider_in_the_browser(explorer):
@@ -181,7 +181,7 @@ def test_an_error_in_a_callback_is_shown_and_goes_away(explorer, monkeypatch):
         raise RuntimeError("broken <model>")
 
     with monkeypatch.context() as patched:
-        patched.setattr(explorer.turn, "frame", fail)
+        patched.setattr(explorer.turn, "view", fail)
         explorer.slider.value = 10
         assert "RuntimeError" in explorer.message.value and "broken &lt;model&gt;" in explorer.message.value
     explorer.slider.value = 20
@@ -250,9 +250,9 @@ def test_polar_marker_lies_on_its_curve(models, digits):
     plot = PolarPlot(turn, {"S-GVAE": 60.0, "S-VAE": float("nan")})
     assert plot.background.count("stroke-dasharray:2 4") == 1  # no yardstick, no circle
     for angle in (-135, 0, 60):
-        x, y = map(float, re.search(r'<circle cx="([-.\d]+)" cy="([-.\d]+)"', plot.marker(turn.frame(angle))).groups())
+        x, y = map(float, re.search(r'<circle cx="([-.\d]+)" cy="([-.\d]+)"', plot.marker(turn.view(angle))).groups())
         assert f"{x:.1f} {y:.1f}" in plot.background
-        distance = turn.frame(angle).measures["S-GVAE"].drift / plot.limit * plot.radius
+        distance = turn.view(angle).measures["S-GVAE"].drift / plot.limit * plot.radius
         assert np.hypot(x, y) == pytest.approx(distance, abs=0.1)
         if distance > 1:  # counter-clockwise, from the top, as the digits turn
             assert np.degrees(np.arctan2(-x, -y)) == pytest.approx(angle, abs=6 / distance)
@@ -388,23 +388,23 @@ def test_the_newest_value_wins_and_rest_comes_last():
         return value
 
     steps = iter([True, True, False])
-    latest = Latest(
+    worker = Worker(
         work, lambda value: log.append(value), lambda error: log.append(str(error)),
         lambda: log.append("rest") or next(steps), lambda: log.append("rested"),
     )  # fmt: skip
 
     async def burst():
-        latest.submit(0)
+        worker.submit(0)
         await asyncio.sleep(0.05)  # the worker is busy with 0 now
         for value in range(1, 200):
-            latest.submit(value)
+            worker.submit(value)
         release.set()
-        await latest._task
-        latest.submit("bad")
-        latest.submit(300)
-        await latest._task
-        latest.submit("bad")
-        await latest._task
+        await worker._task
+        worker.submit("bad")
+        worker.submit(300)
+        await worker._task
+        worker.submit("bad")
+        await worker._task
 
     steps = iter([True, True, False, False])
     asyncio.run(burst())
@@ -419,12 +419,12 @@ from gvae_core import svae
 from gvae_core.explorer import RotationExplorer
 from gvae_core.images import load_splits
 e = RotationExplorer(TINY_SGVAE.build().eval(), load_splits("mnist5k").test.images[:8])
-frames, threads = [], set()
-work = e._latest._work
+views, threads = [], set()
+work = e._worker._work
 def slow(request):
-    time.sleep(0.02); frames.append(request[2]); threads.add(threading.current_thread().name)
+    time.sleep(0.02); views.append(request[2]); threads.add(threading.current_thread().name)
     return work(request)
-e._latest._work = slow
+e._worker._work = slow
 print(e.slider.model_id)
 """
 
@@ -456,20 +456,20 @@ def test_a_burst_of_events_builds_no_backlog_in_a_real_kernel(tmp_path, monkeypa
             content = {"comm_id": slider, "data": data}
             client.shell_channel.send(client.session.msg("comm_msg", content))
         # the kernel answers in order: when this cell runs, every event has been delivered
-        pending = json.loads(execute("import json; print(json.dumps([len(frames), e.slider.value]))"))
+        pending = json.loads(execute("import json; print(json.dumps([len(views), e.slider.value]))"))
         final = json.loads(
             execute(
                 "import asyncio\nfor _ in range(100):\n    await asyncio.sleep(0.02)\n"
-                "    if frames and frames[-1] == 179: break\nawait asyncio.sleep(0.1)\n"
-                "print(json.dumps([frames, sorted(threads), e.message.value, '179°' in e.numbers.value]))"
+                "    if views and views[-1] == 179: break\nawait asyncio.sleep(0.1)\n"
+                "print(json.dumps([views, sorted(threads), e.message.value, '179°' in e.numbers.value]))"
             )
         )
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    frames, threads, message, shown = final
+    views, threads, message, shown = final
     assert pending[1] == 179 and pending[0] < 120  # events are taken in without waiting for pictures
-    assert frames[-1] == 179 and len(frames) < 120 and frames == sorted(frames)
+    assert views[-1] == 179 and len(views) < 120 and views == sorted(views)
     assert threads == ["explorer_0"] and message == "" and shown
 
 
@@ -492,7 +492,7 @@ def test_an_hour_of_play_leaks_nothing(models, digits):
             gc.collect()
             memory.append(resident_mib())
     assert explorer.message.value == ""
-    assert len(explorer.turn._frames) <= 361
+    assert len(explorer.turn._views) <= 361
     assert memory[-1] - memory[1] < 4, memory  # MiB; a leak of 1 kB an update would be 6
 
 
@@ -531,8 +531,8 @@ def test_trained_models_are_the_profiles_and_the_committed_ones(outputs, monkeyp
 # --- the page -------------------------------------------------------------------------------------
 
 
-def frames_of(text: str) -> list[dict]:
-    return json.loads(re.search(r"^const frames = (\[.*\]);$", text, re.M)[1])
+def views_of(text: str) -> list[dict]:
+    return json.loads(re.search(r"^const views = (\[.*\]);$", text, re.M)[1])
 
 
 def test_saved_page_needs_nothing_but_itself(explorer, tmp_path):
@@ -540,11 +540,11 @@ def test_saved_page_needs_nothing_but_itself(explorer, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert page.stat().st_size <= 3_000_000
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|@import|url\((?!"?data:)|https?://""", text)
-    frames = frames_of(text)
-    assert len(frames) == len(ANGLES) == 73
-    assert [int(re.search(r"turned by <b>(-?\d+)°", frame["numbers"])[1]) for frame in frames] == list(ANGLES)
-    assert all({"picture", "numbers", "polar", "sphere"} == frame.keys() for frame in frames)
-    data = base64.b64decode(frames[ANGLES.index(40)]["picture"].partition("base64,")[2])
+    views = views_of(text)
+    assert len(views) == len(ANGLES) == 73
+    assert [int(re.search(r"turned by <b>(-?\d+)°", view["numbers"])[1]) for view in views] == list(ANGLES)
+    assert all({"picture", "numbers", "polar", "sphere"} == view.keys() for view in views)
+    data = base64.b64decode(views[ANGLES.index(40)]["picture"].partition("base64,")[2])
     saved = Image.open(io.BytesIO(data)).convert("RGBA")
     explorer.slider.value = 40
     shown = Image.open(io.BytesIO(explorer.image.value)).convert("RGBA")
@@ -557,7 +557,7 @@ def test_saved_page_needs_nothing_but_itself(explorer, tmp_path):
 def test_saved_page_without_a_sphere_and_too_large_a_page(models, digits, tmp_path, monkeypatch):
     explorer = RotationExplorer(models["S-VAE"], digits.images[:2])
     page = explorer.save_html(tmp_path / "explorer.html")
-    assert "<section hidden>" in page.read_text() and "sphere" not in frames_of(page.read_text())[0]
+    assert "<section hidden>" in page.read_text() and "sphere" not in views_of(page.read_text())[0]
     monkeypatch.setattr("gvae_core.explorer.page.LIMIT", 10_000)
     with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer digits"):
         explorer.save_html(tmp_path / "large.html")

@@ -10,9 +10,9 @@ import ipywidgets as widgets
 from torch import Tensor, nn
 
 from ..models import SphericalVAE
-from . import views
-from .frames import STRIP, Frame, Turn, yardstick
-from .latest import Latest
+from . import markup
+from .turn import STRIP, View, Turn, yardstick
+from .worker import Worker
 from .pad import SIZE, DrawingPad
 from .page import save_page
 from .picker import DigitPicker
@@ -68,16 +68,16 @@ class RotationExplorer(widgets.VBox):
         self.images, self.labels = images, labels
         self.turn: Turn | None = None  # what is shown: some digits and models through all angles
         self._drawn: Turn | None = None  # what the page's layout and plots were made for
-        self._plots: list[tuple[Panel, views.PolarPlot | views.SpherePlot]] = []
+        self._plots: list[tuple[Panel, markup.PolarPlot | markup.SpherePlot]] = []
         self._yardsticks: dict[str, float] = {}
-        self._latest = Latest(self._work, self._show, self._complain, self._rest, self.measure_turn)
+        self._worker = Worker(self._work, self._show, self._complain, self._rest, self.measure_turn)
         super().__init__(self._build())
         self.add_class("gvae")
         self._show(self._work(self._request()))  # an error in here is the caller's
-        self._latest.start()
+        self._worker.start()
 
     def _build(self) -> list[widgets.Widget]:
-        head = widgets.HTML(f"<style>{views.STYLE}</style><div class='gvae-heading'>{views.HEADING}</div>")
+        head = widgets.HTML(f"<style>{markup.STYLE}</style><div class='gvae-heading'>{markup.HEADING}</div>")
         self.play = widgets.Play(**_TURN, step=3, interval=60, repeat=True, show_repeat=False)
         self.slider = widgets.IntSlider(**_TURN, readout=False, layout=widgets.Layout(width=f"{STRIP:.0f}px"))
         self.number = widgets.BoundedIntText(**_TURN, layout=widgets.Layout(width="70px", margin="2px 4px 2px 20px"))
@@ -98,8 +98,8 @@ class RotationExplorer(widgets.VBox):
         for pick in self.picks:
             pick.observe(self._changed, names="value")
 
-        self.polar = Panel(*views.POLAR)
-        self.sphere = Panel(*views.SPHERE)
+        self.polar = Panel(*markup.POLAR)
+        self.sphere = Panel(*markup.SPHERE)
         self.pad = DrawingPad(_guarded(lambda self, digit: self.digits.draw(digit)).__get__(self))
         panels = [self.polar, self.sphere]
         if self.images.shape[-1] == SIZE:
@@ -120,60 +120,60 @@ class RotationExplorer(widgets.VBox):
 
     @_guarded
     def _changed(self, *_: object) -> None:
-        self._latest.submit(self._request())
+        self._worker.submit(self._request())
 
     def _request(self) -> tuple[tuple[str, ...], dict[str, Tensor], int]:
         """All that decides what is to be seen: models, digits, angle."""
         names = tuple(dict.fromkeys(pick.value for pick in self.picks))
         return names, self.digits.digits, self.slider.value
 
-    def _work(self, request: tuple[tuple[str, ...], dict[str, Tensor], int]) -> Frame:
-        """The frame asked for; in the worker's thread, so no widget is touched here."""
+    def _work(self, request: tuple[tuple[str, ...], dict[str, Tensor], int]) -> View:
+        """The view asked for; in the worker's thread, so no widget is touched here."""
         names, digits, angle = request
         if self.turn is None or not self.turn.is_of(names, digits):
             models = {name: _spherical(name, self.models[name]) for name in names}
             for name in set(names) - set(self._yardsticks):
                 self._yardsticks[name] = yardstick(models[name], self.images, self.labels)
             self.turn = Turn(models, digits)
-        return self.turn.frame(angle)
+        return self.turn.view(angle)
 
     def _rest(self) -> bool:
         return self.turn.measure_next()
 
-    def _show(self, frame: Frame) -> None:
+    def _show(self, view: View) -> None:
         """Replace the picture's bytes and the numbers in place, so that nothing flickers."""
         if self._drawn is not self.turn:
             self._lay_out()
-        self.image.value = frame.png
-        self.numbers.value = views.numbers(frame, self._yardsticks)
+        self.image.value = view.png
+        self.numbers.value = markup.numbers(view, self._yardsticks)
         for panel, plot in self._plots:
-            panel.marker.value = plot.marker(frame)
+            panel.marker.value = plot.marker(view)
         self.message.value = ""
 
     def _lay_out(self) -> None:
         """For new digits or models: sizes, names, and empty plots until the full turn is measured."""
         width, height = self.turn.screen_size
         self.image.layout.width, self.image.layout.height = f"{width:.0f}px", f"{height:.0f}px"
-        self.names.value = views.names(list(self.turn.models))
+        self.names.value = markup.names(list(self.turn.models))
         self._drawn, self._plots = self.turn, []
         for panel in (self.polar, self.sphere):
-            panel.clear(views.note("measuring the full turn …"))
+            panel.clear(markup.note("measuring the full turn …"))
 
     def measure_turn(self) -> None:
         """Draw the plots, once; in a notebook this happens by itself, when there is nothing else to do."""
         if self._plots:
             return
-        self._plots = [(self.polar, views.PolarPlot(self.turn, self._yardsticks))]
-        if sphere := views.SpherePlot.of(self.turn):
+        self._plots = [(self.polar, markup.PolarPlot(self.turn, self._yardsticks))]
+        if sphere := markup.SpherePlot.of(self.turn):
             self._plots.append((self.sphere, sphere))
         else:
-            self.sphere.clear(views.note("pick a model with d = 3", "to see its codes here"))
-        frame = self.turn.frame(self.slider.value)
+            self.sphere.clear(markup.note("pick a model with d = 3", "to see its codes here"))
+        view = self.turn.view(self.slider.value)
         for panel, plot in self._plots:
-            panel.background.value, panel.marker.value = plot.background, plot.marker(frame)
+            panel.background.value, panel.marker.value = plot.background, plot.marker(view)
 
     def _complain(self, error: Exception) -> None:
-        self.message.value = views.error(error)
+        self.message.value = markup.error(error)
 
     def save_html(self, path: str | Path) -> Path:
         """Write what is shown as one HTML file whose slider and play button work without a kernel.
@@ -187,7 +187,7 @@ class Panel(widgets.VBox):
     """A title, a plot of two layers (the background and, over it, the marker), and a caption."""
 
     def __init__(self, title: str, caption: str):
-        layers = dict(grid_area="1 / 1", margin="0", width=f"{views.PLOT}px", height=f"{views.PLOT}px")
+        layers = dict(grid_area="1 / 1", margin="0", width=f"{markup.PLOT}px", height=f"{markup.PLOT}px")
         self.background = widgets.HTML(layout=widgets.Layout(**layers))
         self.marker = widgets.HTML(layout=widgets.Layout(**layers))
         stack = widgets.GridBox([self.background, self.marker])

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..metrics import angle_between, latent_codes, squared_error, typical_angle
 from ..rotation import rotate
 
-STEP = 5  # degrees between the points of the plots and between the saved page's frames
+STEP = 5  # degrees between the points of the plots and between the saved page's views
 ANGLES = tuple(range(-180, 181, STEP))
 TILE, ROW, STRIP = 64.0, 70.0, 524.0  # screen pixels: largest tile, height of a row, width of the picture
 GAP = 4  # image pixels between tiles of a row
@@ -40,7 +40,7 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Frame:
+class View:
     """One angle: PNG bytes of all rows, and per model its `Measures` and codes [N, d]."""
 
     angle: int
@@ -62,7 +62,7 @@ class Turn:
         self.models, self.digits = dict(models), dict(digits)
         self.images = torch.cat(list(digits.values()))
         self.upright = {name: latent_codes(model, self.images) for name, model in self.models.items()}
-        self._frames: dict[int, Frame] = {}  # at most one per whole degree
+        self._views: dict[int, View] = {}  # at most one per whole degree
 
     @property
     def scale(self) -> float:
@@ -94,29 +94,29 @@ class Turn:
             and torch.equal(torch.cat(list(digits.values())), self.images)
         )
 
-    def frame(self, angle: int) -> Frame:
+    def view(self, angle: int) -> View:
         """The digits turned counter-clockwise by ``angle`` whole degrees, and their reconstructions."""
-        if angle not in self._frames:
-            self._frames[angle] = self._compute(angle)
-        return self._frames[angle]
+        if angle not in self._views:
+            self._views[angle] = self._compute(angle)
+        return self._views[angle]
 
     def measure_next(self) -> bool:
         """Compute one more of `ANGLES`, from 0 outwards; False once all of them are there."""
-        missing = [angle for angle in ANGLES if angle not in self._frames]
+        missing = [angle for angle in ANGLES if angle not in self._views]
         if missing:
-            self.frame(min(missing, key=abs))
+            self.view(min(missing, key=abs))
         return len(missing) > 1
 
     def drifts(self, name: str) -> list[float]:
         """Mean drift (degrees) at each of `ANGLES`."""
-        return [self.frame(angle).measures[name].drift for angle in ANGLES]
+        return [self.view(angle).measures[name].drift for angle in ANGLES]
 
     def trail(self, name: str) -> Tensor:
         """Codes [angles, N, d] at each of `ANGLES`."""
-        return torch.stack([self.frame(angle).codes[name] for angle in ANGLES])
+        return torch.stack([self.view(angle).codes[name] for angle in ANGLES])
 
     @torch.no_grad()
-    def _compute(self, angle: int) -> Frame:
+    def _compute(self, angle: int) -> View:
         turned = rotate(self.images, angle)
         rows, measures, codes = [turned], {}, {}
         for name, model in self.models.items():
@@ -130,7 +130,7 @@ class Turn:
                 squared_error(rows[-1], self.images).mean().item(),
                 posterior.concentration.mean().item(),
             )
-        return Frame(angle, png(picture(rows, self.row_gap)), measures, codes)
+        return View(angle, png(picture(rows, self.row_gap)), measures, codes)
 
 
 def picture(rows: list[Tensor], row_gap: int = 0) -> np.ndarray:

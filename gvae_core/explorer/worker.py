@@ -10,7 +10,7 @@ _NOTHING = object()
 _THREAD = ThreadPoolExecutor(1, "explorer")  # one for all explorers: they share the processor anyway
 
 
-class Latest:
+class Worker:
     """Calls ``show(work(value))`` for the newest submitted value; those overtaken meanwhile are skipped.
 
     A kernel delivers queued messages one by one. Were each answered with its own picture, a fast drag
