@@ -37,7 +37,7 @@ STYLE = """
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }
 .gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
 .gvae .gvae-error { color: var(--jp-error-color0, #b00020) }
-.gvae .gvae-pad { background: black; cursor: crosshair; border-radius: 4px; outline: 1px solid var(--jp-border-color1) }
+.gvae .gvae-pad { background: black; cursor: crosshair; touch-action: none; border-radius: 4px; outline: 1px solid var(--jp-border-color1) }
 .gvae .noUi-handle { background: var(--gvae-1) }
 .gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
   background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px; box-shadow: none !important }

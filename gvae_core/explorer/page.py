@@ -35,8 +35,7 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
     width, height = turn.screen_size
     plots = {"polar": markup.PolarPlot(turn, yardsticks), "sphere": markup.SpherePlot.of(turn)}
     views = []
-    for angle in ANGLES:
-        view = turn.view(angle)
+    for view in turn.views(ANGLES):
         views.append(
             {
                 "picture": _webp(view.png),
@@ -73,5 +72,6 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
 def _webp(png: bytes) -> str:
     """PNG -> WebP as a data URI; a tenth of the size."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("LA").convert("RGBA").save(buffer, "WEBP", quality=QUALITY)
+    image = Image.open(io.BytesIO(png))
+    (image if image.mode == "RGBA" else image.convert("LA").convert("RGBA")).save(buffer, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
