@@ -44,8 +44,8 @@ def _is_full_size(path: Path) -> bool:
     """Whether a run's JSON says that it was trained on all digits of its source."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))["spec"].get("train_images") is None
-    except (ValueError, KeyError, TypeError, AttributeError):  # the notebook will say so
-        return True
+    except (ValueError, KeyError, TypeError, AttributeError):  # no run's
+        return False
 
 
 def text(digest: str, outputs: Path) -> str:
