@@ -235,10 +235,11 @@ def read_result(path: Path) -> Result:
 
 
 def by_seed(results: Sequence[Result]) -> list[list[Result]]:
-    """Groups of results whose specs differ in the seed alone, in order of appearance."""
-    groups: dict[str, list[Result]] = {}
+    """Groups of results that differ in the seed alone and got as far, in order of appearance."""
+    groups: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        groups.setdefault(dataclasses.replace(result.spec, seed=0).key, []).append(result)
+        group = dataclasses.replace(result.spec, seed=0).key, result.epochs_reached
+        groups.setdefault(group, []).append(result)
     return list(groups.values())
 
 
