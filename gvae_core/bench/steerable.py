@@ -59,10 +59,7 @@ def main(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise ValueError(f"expected --{name} to be at least 1, got {getattr(args, name)}")
     torch.set_num_threads(args.threads)
-    print(
-        f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, "
-        f"batch {args.batch}"
-    )
+    print(f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, batch {args.batch}")
     for network in args.networks:
         models, x = (
             variants(encoder(network, args.padding), args.variants),
@@ -134,9 +131,7 @@ def variants(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     return {name: m if name == "escnn" else accelerate(m, name) for name, m in copies.items()}
 
 
-def measure(
-    models: dict[str, nn.Module], x: torch.Tensor, repeats: int
-) -> dict[str, tuple[float, ...]]:
+def measure(models: dict[str, nn.Module], x: torch.Tensor, repeats: int) -> dict[str, tuple[float, ...]]:
     """(step, step in CPU seconds, forward, backward) of each, the best of interleaved repeats."""
     optimisers = {name: torch.optim.Adam(m.parameters()) for name, m in models.items()}
     best: dict[str, tuple[float, ...]] = {}
@@ -201,21 +196,14 @@ def _memory(field: str) -> float:
     """MiB of this process: "VmRSS" now, "VmHWM" at most so far (the latter for both off Linux)."""
     status = Path("/proc/self/status")
     if status.exists():
-        return (
-            next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(field))
-            / 2**10
-        )
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(field)) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def sweep(args: argparse.Namespace) -> None:
     """One convolution, forward and backward, by fields, frequency, kernel and batch."""
     default = dict(fields=32, frequency=6, kernel=4, batch=20)
-    values = dict(
-        fields=(8, 16, 32, 64), frequency=(2, 4, 6, 8), kernel=(3, 4, 5, 7), batch=(1, 8, 20, 50)
-    )
+    values = dict(fields=(8, 16, 32, 64), frequency=(2, 4, 6, 8), kernel=(3, 4, 5, 7), batch=(1, 8, 20, 50))
     rows = []
     for name, settings in values.items():
         for value in settings:
@@ -237,18 +225,14 @@ def _sweep_row(setting: dict[str, int], args: argparse.Namespace) -> Iterable[st
     models = variants(enn.R2Conv(fields, fields, setting["kernel"]), args.variants)
     times = measure(models, torch.randn(setting["batch"], fields.size, 15, 15), args.repeats)
     milliseconds = [1e3 * sum(times[v][2:]) for v in args.variants]
-    return [f"{ms:.1f}" for ms in milliseconds] + [
-        f"{milliseconds[0] / ms:.1f}x" for ms in milliseconds[1:]
-    ]
+    return [f"{ms:.1f}" for ms in milliseconds] + [f"{milliseconds[0] / ms:.1f}x" for ms in milliseconds[1:]]
 
 
 def processor() -> str:
     """The processor's name, and its widest vectors that matter here."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    values = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = values.get("model name") or platform.processor() or platform.machine()
     flags = values.get("flags", "").split()
     return name + next((f" ({f})" for f in ("avx512f", "avx2") if f in flags), "")

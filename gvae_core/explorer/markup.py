@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .turn import ANGLES, ROW, View, Turn
+from .turn import ANGLES, ROW, Turn, View
 
 PLOT = 236  # side of a plot in screen pixels
 HEADING = "Drag the slider to turn the digits. Do the reconstructions stay upright?"

@@ -134,9 +134,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         bias = None if self.bias is None else self.bias_expansion @ self.bias
         if self._takes_native(x):
             mixing = self._mixing(
-                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(
-                    1, (f.fields_in, -1)
-                ),
+                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
                 "native",
             )
             if bias is not None:
@@ -191,19 +189,13 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
         if self.training or not self.track_running_stats:
             with torch.no_grad():
                 if x.packed:
-                    means, variances = (
-                        a[:, : shape[0]].T for a in native.statistics(x.raw.detach())
-                    )
+                    means, variances = (a[:, : shape[0]].T for a in native.statistics(x.raw.detach()))
                 else:
                     variances, means = torch.var_mean(x.raw.unflatten(1, shape), (0, 3, 4))
                 mean = means @ own("avg").T if trivial else torch.zeros_like(means)
                 variance = variances.mean(1, keepdim=True)
                 if self.track_running_stats:
-                    factor = (
-                        self.momentum
-                        if self.momentum is not None
-                        else 1.0 / self.num_batches_tracked.item()
-                    )
+                    factor = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.item()
                     own("running_var").mul_(1 - factor).add_(variance, alpha=factor)
                     if trivial:
                         own("running_mean").mul_(1 - factor).add_(mean, alpha=factor)
@@ -211,11 +203,7 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
             variance = own("running_var")
             mean = own("running_mean") if trivial else variance.new_zeros(shape)
         scale = (own("weight") if self.affine else 1.0) / (variance + self.eps).sqrt()
-        shift = (
-            own("bias") @ own("change_of_basis").T
-            if self.affine and trivial
-            else torch.zeros_like(mean)
-        )
+        shift = own("bias") @ own("change_of_basis").T if self.affine and trivial else torch.zeros_like(mean)
         if not self.training and self.track_running_stats:
             # escnn reads the buffers now; later updates in place must not change this output
             mean = mean.clone()
@@ -240,14 +228,10 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
         if x.keep is not None:
             x = Features(x.tensor, x.type)
         if x.packed and self._takes_native(x):
-            plan = native.ActivationPlan(
-                self.A, self.Ainv, relu=self._function in (F.relu, F.relu_)
-            )
+            plan = native.ActivationPlan(self.A, self.Ainv, relu=self._function in (F.relu, F.relu_))
             affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
             return Features(native.Activate.apply(plan, x.raw, *affine), self.out_type, packed=True)
-        y = torch_path.sample_activate_project(
-            x.planes, x.affine, self.A, self.Ainv, self._function
-        )
+        y = torch_path.sample_activate_project(x.planes, x.affine, self.A, self.Ainv, self._function)
         return Features(y, self.out_type)
 
 
@@ -272,9 +256,7 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
         if x.affine is not None or x.keep is not None:
             x = Features(x.tensor, x.type)
         n, height, width = x.grid
-        draws = torch.empty(
-            n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device
-        )
+        draws = torch.empty(n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device)
         draws.uniform_()
         keep = (draws > self.p).to(x.raw.dtype) / (1.0 - self.p)
         return Features(x.raw, self.out_type, packed=x.packed, keep=keep)
@@ -286,17 +268,10 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         x = as_features(input)
-        if (
-            self.steerable_path == "escnn"
-            or not x.packed
-            or x.affine is not None
-            or x.keep is not None
-        ):
+        if self.steerable_path == "escnn" or not x.packed or x.affine is not None or x.keep is not None:
             return super().forward(input)
         channels_last = x.raw.flatten(3).permute(0, 3, 1, 2)
-        pooled = F.avg_pool2d(
-            channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode
-        )
+        pooled = F.avg_pool2d(channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode)
         packed = pooled.permute(0, 2, 3, 1).unflatten(3, x.raw.shape[3:]).contiguous()
         return Features(packed, self.out_type, packed=True)
 
@@ -317,9 +292,7 @@ class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D
             return Features(rows @ (x.raw @ columns.T), self.out_type)
         blurred = columns @ x.raw.reshape(n * height, width, -1)
         blurred = rows @ blurred.reshape(n, height, -1)
-        return Features(
-            blurred.reshape(n, len(rows), len(columns), *x.raw.shape[3:]), self.out_type, packed=True
-        )
+        return Features(blurred.reshape(n, len(rows), len(columns), *x.raw.shape[3:]), self.out_type, packed=True)
 
     def _blur(self, size: int, axis: int) -> Tensor:
         """The blur along one axis as a matrix [output positions, size]; outside of the map is zero."""
@@ -367,9 +340,7 @@ class LayerReport:
         return self.path != "escnn"
 
     def __str__(self) -> str:
-        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (
-            f", {self.note}" if self.note else ""
-        )
+        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (f", {self.note}" if self.note else "")
 
 
 def default_path() -> str:
@@ -433,9 +404,7 @@ def report(module: nn.Module) -> list[LayerReport]:
             continue
         path, notes = "escnn", []
         if not isinstance(layer, _Fast):
-            notes.append(
-                layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer")
-            )
+            notes.append(layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer"))
         elif layer.steerable_path == "escnn":
             notes.append("asked for")
         else:
@@ -450,12 +419,9 @@ def report(module: nn.Module) -> list[LayerReport]:
                 f = layer._factors
                 dense = f.components_in * f.components_out * layer.kernel_size**2
                 notes.append(
-                    f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds"
-                    " per pair of fields"
+                    f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields"
                 )
-        rows.append(
-            LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes))
-        )
+        rows.append(LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
     return rows
 
 

@@ -38,10 +38,7 @@ class _Convolution(Structure):
         [(name, c_int64) for name in ("images", "height", "width", "components", "fields")]
         + [(name, c_int64) for name in ("height_out", "width_out", "components_out", "fields_out")]
         + [(name, c_int64) for name in ("kernel", "stride", "pad_y", "pad_x")]
-        + [
-            (name, c_int64)
-            for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")
-        ]
+        + [(name, c_int64) for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")]
         + [
             ("bank", POINTER(c_float)),
             ("block", POINTER(c_int32)),
@@ -69,10 +66,7 @@ class _Activation(Structure):
             "relu",
             "threads",
         )
-    ] + [
-        (name, c_void_p)
-        for name in ("mean", "scale", "shift", "samples", "project", "project_back", "samples_back")
-    ]
+    ] + [(name, c_void_p) for name in ("mean", "scale", "shift", "samples", "project", "project_back", "samples_back")]
 
 
 # ---- building ------------------------------------------------------------------------------------
@@ -89,11 +83,7 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
         raise RuntimeError("no C++ compiler found (g++, c++ or clang++, or the variable CXX)")
     if extra_flags is None:
         extra_flags = next(
-            (
-                flags
-                for flags in (("-march=native",), ("-mcpu=native",))
-                if _macros(compiler, flags)
-            ),
+            (flags for flags in (("-march=native",), ("-mcpu=native",)) if _macros(compiler, flags)),
             (),
         )
     flags = (*FLAGS, *extra_flags)
@@ -113,9 +103,7 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
                 command = [compiler, *flags, str(SOURCE), "-o", str(built)]
                 result = subprocess.run(command, capture_output=True, text=True, timeout=300)
                 if result.returncode:
-                    raise RuntimeError(
-                        f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}"
-                    )
+                    raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}")
                 os.replace(built, library)
     return library
 
@@ -134,8 +122,7 @@ def load() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(build(cache / "steerable")))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         warnings.warn(
-            "the compiled steerable kernels are not available, the torch path is used instead: "
-            f"{error}",
+            f"the compiled steerable kernels are not available, the torch path is used instead: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -198,9 +185,7 @@ class ConvolutionPlan:
                 bank.append(row)
             terms.append((m, index * (self.end - self.first) + d - self.first, value))
         self.bank = np.ascontiguousarray(np.stack(bank, 1), np.float32)  # [taps, filters]
-        self.blocks = np.array(
-            [[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32
-        )
+        self.blocks = np.array([[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32)
         self.terms = _sparse(terms, maps)
         self.back = _sparse([(s, m, v) for m, s, v in terms], len(bank) * (self.end - self.first))
 
@@ -221,9 +206,7 @@ class ConvolutionPlan:
         )  # fmt: skip
 
 
-def _sparse(
-    entries: list[tuple[int, int, float]], rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sparse(entries: list[tuple[int, int, float]], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row, column, value) -> row starts, columns, values."""
     entries = sorted(entries)
     begin = np.searchsorted([e[0] for e in entries], np.arange(rows + 1)).astype(np.int32)
@@ -282,9 +265,7 @@ class Convolve(torch.autograd.Function):
         grad_mixing = torch.empty_like(mixing) if need_mixing else None
         if need_x or need_mixing:
             pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
-            _check(
-                load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers)
-            )
+            _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
         grad_bias = None
         if need_bias:  # a bias sits on trivial irreps only
             trivial = list(ctx.plan.trivial_components)

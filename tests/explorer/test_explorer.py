@@ -22,11 +22,11 @@ from PIL import Image
 from gvae_core import SphericalVAE, metrics, rotate, svae
 from gvae_core.checkpoints import save_tensors
 from gvae_core.explorer import RotationExplorer
-from gvae_core.explorer.turn import ANGLES, Snapshot, Turn, picture, yardstick, yardstick_sample
-from gvae_core.explorer.worker import Worker
+from gvae_core.explorer.markup import PolarPlot, SpherePlot
 from gvae_core.explorer.pad import digit_from_strokes
 from gvae_core.explorer.picker import DRAWN
-from gvae_core.explorer.markup import PolarPlot, SpherePlot
+from gvae_core.explorer.turn import ANGLES, Snapshot, Turn, picture, yardstick, yardstick_sample
+from gvae_core.explorer.worker import Worker
 from gvae_core.files import write_text
 from gvae_core.images import load_splits
 from gvae_core.report import batch as report
