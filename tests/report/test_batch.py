@@ -188,7 +188,7 @@ def test_index_lists_results_and_figures(batch):
         (["-p", "profile=paper"], "expected --profile paper, got -p profile=paper"),
         (["--only", "godo"], "unknown notebook 'godo' (did you mean 'good'?); known: good"),
         (["--profile", "tiny"], "invalid choice: 'tiny'"),
-        (["--notebooks", "nowhere"], "expected notebooks (*.ipynb) in nowhere, found none"),
+        (["--notebooks", "nowhere"], f"expected notebooks (*.ipynb) in {Path('nowhere').resolve()}, found none"),
     ],
 )
 def test_wrong_argument_stops_before_anything_runs(tmp_path, arguments, message, capsys):
