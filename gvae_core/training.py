@@ -304,9 +304,19 @@ class Progress:
 
 
 def read_progress(state_file: Path) -> Progress:
-    """The progress in a state file, without reading its tensors."""
+    """The progress in a state file, without reading its tensors.
+
+    Raises
+    ------
+    FileNotFoundError : there is none
+    ValueError : it is not a whole state file, or a renamed one of another training
+    """
     metadata = load_metadata(state_file)
-    return Progress(len(metadata["history"]), metadata.get("seconds", 0.0))  # older files have no seconds
+    name = metadata.get("name", state_file.name)  # older files have neither their name nor the seconds
+    if "history" not in metadata or name != state_file.name:
+        found = f"that of {name}" if "history" in metadata else f"{sorted(metadata)}"
+        raise ValueError(f"{state_file}: expected the state of this training, found {found}")
+    return Progress(len(metadata["history"]), metadata.get("seconds", 0.0))
 
 
 def _save_state(
@@ -317,7 +327,7 @@ def _save_state(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    save_tensors(path, tensors, {"history": history, "seconds": seconds})
+    save_tensors(path, tensors, {"name": path.name, "history": history, "seconds": seconds})
 
 
 def _load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[dict]:

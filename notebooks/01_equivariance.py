@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -33,8 +35,9 @@ import torch
 from gvae_core import metrics, models, rotate, run
 from gvae_core.images import load_splits
 from gvae_core.report import figures, profiles
+from gvae_core.report.parameters import check_parameters
 
-source = profiles.resolve_source(source)
+source = check_parameters(profile, source, seed, digits=(digits, 1, 500), angle_step=(angle_step, 1, 180))
 images = load_splits(source).test.images[:digits]
 angles = sorted({*range(angle_step, 181, angle_step), 45, 90})
 torch.manual_seed(seed)
@@ -148,7 +151,7 @@ for name, errors in by_angle_trained.items():
 #
 # - On a centred grid the error under quarter turns is rounding, in every layer, before and after training.
 # - The papers' grid is only as good as its padding; they do not mention the point.
-# - Between quarter turns the G-CNN is approximately invariant, several times better than the CNN but not
+# - Between quarter turns the G-CNN is approximately invariant, better than the CNN (the numbers at 45° above) but not
 #   exact; larger kernels and a coarser stride late help, and so does hiding the square frame of the zero padding,
 #   which training learns to use, behind a disc (`isotropic` in `models.LAYOUTS`). Notebook 02 shows what this costs in accuracy.
 # - An autoencoder learns to use even that little, because it has to redraw the slant. What it can use repeats every

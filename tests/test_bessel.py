@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import mpmath
 import numpy as np
@@ -38,7 +38,7 @@ def kappas(dim: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.tensor([*decades, dim / 2 * 0.999, dim / 2, dim / 2 * 1.001], dtype=dtype)
 
 
-@lru_cache(maxsize=None)
+@cache
 def exact(dim: int, kappa: float) -> dict[str, mpmath.mpf]:
     """L, A and relatives from their definitions, with digits to spare for cancellation."""
     with mpmath.workdps(60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_every_dependency_has_a_range_and_a_reason():
     assert len(entries) > len(PROJECT["dependencies"])  # the test tools too
     for entry in entries:
         assert re.fullmatch(r'    "[^"]*(==|<)[^"]*",\s+# \w.+', entry), entry
+
+
+def test_the_exact_versions_fit_the_ranges_and_the_committed_results():
+    lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    exact = {requirement.name: str(requirement.specifier).removeprefix("==") for requirement in lines}
+    assert all(requirement.url is None and "+" not in str(requirement) for requirement in lines)
+    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    for requirement in map(Requirement, PROJECT["dependencies"] + extras):
+        assert requirement.specifier.contains(exact[requirement.name]), requirement
+    for path in (ROOT / "outputs" / "quick" / "runs").glob("*.json"):
+        versions = json.loads(path.read_text())["versions"]
+        assert {name: exact[name] for name in ("torch", "escnn", "numpy")}.items() <= versions.items(), path
 
 
 @pytest.fixture(scope="module")

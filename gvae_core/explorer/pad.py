@@ -1,4 +1,4 @@
-"""The explorer's drawing pad: mouse strokes, and the MNIST-like digit they become."""
+"""The explorer's drawing pad: strokes of mouse, pen or finger, and the MNIST-like digit they become."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _rasterise(strokes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class DrawingPad(widgets.VBox):
-    """Draw with the mouse; after each stroke ``drawn`` gets the image [1, 1, 28, 28], after "clear" None."""
+    """Draw with mouse, pen or finger; after each stroke ``drawn`` gets the image [1, 1, 28, 28], after "clear" None."""
 
     def __init__(self, drawn: Callable[[Tensor | None], None]):
         self._drawn = drawn
@@ -75,6 +75,11 @@ class DrawingPad(widgets.VBox):
         self.canvas.on_mouse_move(self._move)
         self.canvas.on_mouse_up(self._up)
         self.canvas.on_mouse_out(self._up)
+        # ipycanvas gives all fingers on the screen; the first one draws, and the page does not scroll under it
+        self.canvas.on_touch_start(lambda touches: self._pen_down or self._down(*touches[0]))
+        self.canvas.on_touch_move(lambda touches: self._move(*touches[0]))
+        self.canvas.on_touch_end(lambda touches: self._up())
+        self.canvas.on_touch_cancel(lambda touches: self._up())
         self.canvas.on_client_ready(self._redraw)  # a page that opens later has seen none of the drawing
         self.clear.on_click(lambda _: self.wipe())
         self._redraw()
@@ -89,7 +94,7 @@ class DrawingPad(widgets.VBox):
     def _redraw(self) -> None:
         # ipycanvas tells the page only once which canvas is drawn on, also where the page opens later
         self.canvas._canvas_manager._current_canvas = None
-        self.canvas.clear()  # the black of the pad is the page's (`views.STYLE`)
+        self.canvas.clear()  # the black of the pad is the page's (`markup.STYLE`)
         self.canvas.stroke_style = self.canvas.fill_style = "white"
         self.canvas.line_width, self.canvas.line_cap = PEN * SIDE / SIZE, "round"
         for stroke in self.strokes:
@@ -110,7 +115,7 @@ class DrawingPad(widgets.VBox):
             self.canvas.stroke_line(*self.strokes[-1][-1], x, y)
             self.strokes[-1].append((x, y))
 
-    def _up(self, x: float, y: float) -> None:
+    def _up(self, *_: float) -> None:
         if self._pen_down:
             self._pen_down = False
             self._drawn(digit_from_strokes(self.strokes))

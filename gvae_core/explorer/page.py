@@ -1,4 +1,4 @@
-"""The explorer as one HTML file: frames at every few degrees, and a slider that needs no kernel."""
+"""The explorer as one HTML file: views at every few degrees, and a slider that needs no kernel."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..files import write_text
-from . import views
-from .frames import ANGLES, STEP, Turn
+from . import markup
+from .turn import ANGLES, STEP, Turn
 
 LIMIT = 3_000_000  # bytes of the file
 QUALITY = 80  # of WebP, whose artefacts at this size nobody sees
@@ -33,35 +33,34 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
     ValueError : the file would be larger than `LIMIT`; nothing is written
     """
     width, height = turn.screen_size
-    plots = {"polar": views.PolarPlot(turn, yardsticks), "sphere": views.SpherePlot.of(turn)}
-    frames = []
-    for angle in ANGLES:
-        frame = turn.frame(angle)
-        frames.append(
+    plots = {"polar": markup.PolarPlot(turn, yardsticks), "sphere": markup.SpherePlot.of(turn)}
+    views = []
+    for view in turn.views(ANGLES):
+        views.append(
             {
-                "picture": _webp(frame.png),
-                "numbers": views.numbers(frame, yardsticks),
-                **{name: plot.marker(frame) for name, plot in plots.items() if plot},
+                "picture": _webp(view.png),
+                "numbers": markup.numbers(view, yardsticks),
+                **{name: plot.marker(view) for name, plot in plots.items() if plot},
             }
         )
     text = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        style=views.STYLE,
-        dark=views.DARK,
-        heading=views.HEADING,
-        names=views.names(list(turn.models)),
+        style=markup.STYLE,
+        dark=markup.DARK,
+        heading=markup.HEADING,
+        names=markup.names(list(turn.models)),
         width=f"{width:.0f}",
         height=f"{height:.0f}",
         pixels="{} {}".format(*turn.size),
-        plot=views.PLOT,
-        polar_title=views.POLAR[0],
-        polar_caption=views.POLAR[1],
-        sphere_title=views.SPHERE[0],
-        sphere_caption=views.SPHERE[1],
+        plot=markup.PLOT,
+        polar_title=markup.POLAR[0],
+        polar_caption=markup.POLAR[1],
+        sphere_title=markup.SPHERE[0],
+        sphere_caption=markup.SPHERE[1],
         step=STEP,
         polar=plots["polar"].background,
         sphere=plots["sphere"].background if plots["sphere"] else "",
         hidden="" if plots["sphere"] else "hidden",
-        frames=json.dumps(frames, ensure_ascii=False).replace("</", "<\\/"),
+        views=json.dumps(views, ensure_ascii=False).replace("</", "<\\/"),
     )
     size = len(text.encode())
     if size > LIMIT:
@@ -73,5 +72,6 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
 def _webp(png: bytes) -> str:
     """PNG -> WebP as a data URI; a tenth of the size."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("LA").convert("RGBA").save(buffer, "WEBP", quality=QUALITY)
+    image = Image.open(io.BytesIO(png))
+    (image if image.mode == "RGBA" else image.convert("LA").convert("RGBA")).save(buffer, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
-import torch
 from torch import Tensor
 
-from .frames import picture, png
+from .turn import picture, png
 
 SLOTS = 10  # without labels: thumbnails, the images dealt out to them in turn
 DRAWN = "yours"
@@ -23,13 +22,14 @@ class DigitPicker(widgets.HBox):
     Parameters
     ----------
     images : [N, 1, H, W]
-    labels : [N] classes; without them the images are dealt out to `SLOTS` thumbnails
+    labels : [N] indices of classes; without them the images are dealt out to `SLOTS` thumbnails
+    names : of the classes
     changed : called after every change of the choice
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None, changed: Callable[[], None]):
+    def __init__(self, images: Tensor, labels: Tensor | None, names: Sequence[str], changed: Callable[[], None]):
         self._images, self._changed = images, changed
-        self._indices = _slots(len(images), labels)
+        self._indices = _slots(len(images), labels, names)
         self._position = dict.fromkeys(self._indices, 0)
         self._drawing: Tensor | None = None
         self._before_drawing: list[str] = []
@@ -117,12 +117,9 @@ class DigitPicker(widgets.HBox):
         self._style.value = f"<style>{''.join(rules)}</style>"
 
 
-def _slots(count: int, labels: Tensor | None) -> dict[str, list[int]]:
+def _slots(count: int, labels: Tensor | None, names: Sequence[str]) -> dict[str, list[int]]:
     """Name of a thumbnail -> indices of its images."""
     if labels is None:
         slots = min(count, SLOTS)
         return {f"#{slot + 1}": list(range(slot, count, slots)) for slot in range(slots)}
-    return {
-        f"{label:g}" if isinstance(label, float) else str(label): (labels == label).nonzero()[:, 0].tolist()
-        for label in torch.unique(labels).tolist()
-    }
+    return {name: (labels == label).nonzero()[:, 0].tolist() for label, name in enumerate(names)}

@@ -59,12 +59,15 @@ def load_model(path: str | Path) -> nn.Module:
     if metadata.get("model") not in BUILDERS:
         found = sorted(metadata)
         raise ValueError(f"{path}: expected a model written by gvae_core.save_model, found a file with {found}")
-    if metadata["format"] != FORMAT:
+    if metadata.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: expected a model in format {FORMAT}, found format {metadata['format']},"
-            f" written by gvae-core {metadata['versions']['gvae-core']}; this is {version('gvae-core')}"
+            f"{path}: expected a model in format {FORMAT}, found format {metadata.get('format')}"
+            f" (written with {metadata.get('versions')}; this is gvae-core {version('gvae-core')})"
         )
-    model = BUILDERS[metadata["model"]](**metadata["arguments"])
+    try:
+        model = BUILDERS[metadata["model"]](**metadata["arguments"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected arguments of {metadata['model']}, found others ({error})") from error
     return filled(model, tensors, path)
 
 

@@ -12,36 +12,23 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..files import outputs_directory, write_atomically
-from ..models import LAYOUTS, encoder_layout
-from ..runs.run import Result, by_seed
+from ..runs.results import Result, by_seed
 from . import papers
+from .tables import after_epoch, cells, thousands
+from .words import NAMES, epochs, label
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
 COLOURS = {"cnn": ORANGE, "gcnn": BLUE, "svae": ORANGE, "sgvae": BLUE, "gaussian": GREEN}
-NAMES = {"cnn": "CNN", "gcnn": "G-CNN", "svae": "S-VAE", "sgvae": "S-GVAE", "gaussian": "Gaussian VAE"}
 ANGLE_TICKS = range(-180, 181, 45)
 MARKERS = "osD^v<>"
 EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes
 
 
-def label(result: Result) -> str:
-    """Name of a result's model; a classifier says where it leaves the report's kernel, grid or loss."""
-    spec = result.spec
-    words = [NAMES[spec.model]]
-    if spec.model == "gcnn" and "layout" in spec.sizes:
-        layout = encoder_layout(spec.sizes["layout"])
-        sizes, size = layout.kernel_size, layout.grid_size
-        kernel = f"kernel {sizes}" if isinstance(sizes, int) else "kernels " + ", ".join(map(str, sizes))
-        grid = f" on {size} × {size}" if size != LAYOUTS["table1"].grid_size else ""
-        words.append(f"{kernel}{grid}{' with discs' if layout.mask_features else ''}")
-    return ", ".join(words + (["plain cross-entropy"] if spec.paper_loss is False else []))
-
-
-def save(figure: Figure, name: str, *, profile: str, source: str) -> Path:
-    """Stamp profile and source on a figure and write OUTPUTS/figures/PROFILE/NAME.png."""
+def save(figure: Figure, name: str, *, profile: str, source: str, folder: Path | None = None) -> Path:
+    """Stamp profile and source on a figure and write NAME.png into ``folder``, by default OUTPUTS/figures/PROFILE."""
     figure.text(0.995, 0.004, f"profile {profile} · {source}", ha="right", va="bottom", fontsize=7, color=GREY)
-    path = outputs_directory() / "figures" / profile / f"{name}.png"
+    path = (folder or outputs_directory() / "figures" / profile) / f"{name}.png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight"))
     return path
 
@@ -126,13 +113,14 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
         accuracy = 100 * np.mean([result.metrics["accuracy_by_angle"] for result in group], axis=0)
         style = dict(ls="-") if spec.paper_loss else dict(ls="--", alpha=0.6)
         text = f"{label(group[0])}, ours" + (f" ({len(group)} seeds)" if len(group) > 1 else "")
-        text += "" if all(result.complete for result in group) else f", stopped before its {spec.epochs} epochs"
+        text += "" if group[0].complete else f", after {epochs(group)} epochs"
         axes.plot(
             group[0].metrics["angles"], accuracy, marker=marker, ms=4, color=COLOURS[spec.model], label=text, **style
         )
     for model in dict.fromkeys(result.spec.model for result in results):
-        paper = 100 * papers.TABLE1[model]["test_accuracy"]
-        axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
+        if model in papers.TABLE1:
+            paper = 100 * papers.TABLE1[model]["test_accuracy"]
+            axes.axhline(paper, color=COLOURS[model], ls=":", label=f"{NAMES[model]}, paper, random angles")
     axes.axhline(10, color=GREY, lw=0.8)
     axes.text(-178, 11, "chance", color=GREY, fontsize=8)
     axes.set(
@@ -259,33 +247,55 @@ def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor) -> Figure:
 # --- the grid of Table 2 --------------------------------------------------------------------------
 
 
-def heat_maps(results: Sequence[Result]) -> Figure:
-    """Validation loss in thousands, the papers' unit: ours left, the papers' right, one row a model."""
-    kinds = [kind for kind in ("sgvae", "svae") if any(r.spec.model == kind for r in results)]
-    figure, grid = plt.subplots(len(kinds), 2, figsize=(12, 2.7 * len(kinds)), squeeze=False, layout="constrained")
+def heat_maps(results: Sequence[Result], epoch: int | None = None) -> Figure:
+    """Validation loss in thousands, the papers' unit: ours left, the papers' right, one row a model.
+
+    With ``epoch`` each of our cells is shown as it stood after that epoch, in small letters the farthest it has got.
+    """
+    kinds = [kind for kind in ("sgvae", "svae", "gaussian") if any(r.spec.model == kind for r in results)]
+    dims = sorted({*papers.LATENT_DIMS, *(r.spec.latent_dim for r in results)})
+    betas = sorted({*papers.BETAS, *(r.spec.beta for r in results)})
+    height = 0.9 * len(dims) * len(kinds)
+    figure, grid = plt.subplots(len(kinds), 2, figsize=(12, height), squeeze=False, layout="constrained")
     for axes_row, kind in zip(grid, kinds):
-        ours = np.full((len(papers.LATENT_DIMS), len(papers.BETAS)), np.nan)
-        groups = by_seed([result for result in results if result.spec.model == kind])
-        for group in sorted(groups, key=lambda group: group[0].epochs_reached):  # of a cell's groups the farthest shows
-            cell = papers.LATENT_DIMS.index(group[0].spec.latent_dim), papers.BETAS.index(group[0].spec.beta)
-            ours[cell] = np.mean([result.history[-1]["validation_loss"] for result in group]) / 1000
-        epochs = {r.epochs_reached for r in results if r.spec.model == kind}
-        images = {r.spec.training_digits for r in results if r.spec.model == kind}
-        title = f"ours: {_join(epochs)} epochs of {_join(images)} digits"
-        for axes, values, name in zip(
-            axes_row, (ours, np.array(papers.TABLE2[kind])), (title, "papers: 50 epochs of 30,000 digits")
+        ours, below = np.full((len(dims), len(betas)), np.nan), {}
+        theirs = np.array([[papers.table2_loss(kind, dim, beta) or np.nan for beta in betas] for dim in dims])
+        mine = [result for result in results if result.spec.model == kind]
+        for cell in cells(mine):
+            place = dims.index(cell[0].spec.latent_dim), betas.index(cell[0].spec.beta)
+            farthest = max(cell, key=lambda result: result.epochs_reached)
+            if epoch is None:  # seeds that got less far do not count
+                at = [result for result in cell if result.epochs_reached == farthest.epochs_reached]
+            else:
+                at = after_epoch(cell, epoch)
+                if farthest.epochs_reached != epoch:
+                    below[place] = f"\n{thousands(farthest):.1f} after {farthest.epochs_reached}"
+            ours[place] = np.mean([thousands(result) for result in at]) if at else np.nan
+        shown = after_epoch(mine, epoch) if epoch else mine
+        title = (
+            f"ours: {_epochs_and_digits(shown or mine)}" if shown or not epoch else f"ours: none after {epoch} epochs"
+        )
+        for axes, values, name, small in (
+            (axes_row[0], ours, title, below),
+            (axes_row[1], theirs, "papers: 50 epochs of 30,000 digits", {}),
         ):
             image = axes.imshow(values, cmap="viridis_r", vmin=10, vmax=55, aspect="auto")
-            axes.set_xticks(range(len(papers.BETAS)), [f"{beta:g}" for beta in papers.BETAS])
-            axes.set_yticks(range(len(papers.LATENT_DIMS)), papers.LATENT_DIMS)
+            axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+            axes.set_yticks(range(len(dims)), dims)
             axes.set(xlabel="β", ylabel="d")
             axes.set_title(f"{NAMES[kind]}, {name}", fontsize=10)
-            for row, column in np.ndindex(values.shape):
-                value = values[row, column]
-                text = "–" if np.isnan(value) else f"{value:.1f}"
-                axes.text(column, row, text, ha="center", va="center", color="white" if value > 35 else "black")
+            for place in np.ndindex(values.shape):
+                colour = "white" if values[place] > 35 else "black"
+                text = "–" if np.isnan(values[place]) else f"{values[place]:.1f}"
+                axes.text(*place[::-1], text, ha="center", va="center", color=colour)
+                axes.text(*place[::-1], small.get(place, ""), ha="center", va="top", color=colour, fontsize=7)
         figure.colorbar(image, ax=axes_row, label="loss (thousands)")
     return figure
+
+
+def _epochs_and_digits(results: Sequence[Result]) -> str:
+    counts = dict.fromkeys(epochs([result]) for result in sorted(results, key=lambda result: result.epochs_reached))
+    return f"after {', '.join(counts)} epochs of {_join({r.spec.training_digits for r in results})} digits"
 
 
 def _join(values) -> str:

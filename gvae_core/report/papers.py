@@ -1,13 +1,13 @@
 """The papers' published numbers, transcribed; ours are shown beside them.
 
-report: S. Ahmedeo, *Group Equivariant CNN and disentangling beta-VAE* (2022).
+2022 paper: S. Ahmedeo, *Group Equivariant CNN and disentangling beta-VAE* (2022).
 tiny paper: A. Shokry, A. Norelli, *Learning rotation-agnostic representations via group equivariant
 VAEs* (ICLR 2023 Tiny Papers).
 """
 
 from __future__ import annotations
 
-TABLE1 = {  # report, Table 1
+TABLE1 = {  # 2022 paper, Table 1
     "cnn": dict(train_loss=1.471, validation_loss=1.473, test_loss=2.025, test_accuracy=0.4301, parameters="43k"),
     "gcnn": dict(train_loss=1.522, validation_loss=1.496, test_loss=1.561, test_accuracy=0.9022, parameters="38k"),
 }
@@ -26,6 +26,14 @@ TABLE2 = {  # validation loss in thousands, rows d = 3, 6, 10, columns BETAS
         (13.4, 13.5, 13.2, 18.1, 25.4),
     ),
 }
+
+
+def table2_loss(model: str, latent_dim: int, beta: float) -> float | None:
+    """The papers' value of a cell of Table 2; None for a cell that they do not have."""
+    if model not in TABLE2 or latent_dim not in LATENT_DIMS or beta not in BETAS:
+        return None
+    return TABLE2[model][LATENT_DIMS.index(latent_dim)][BETAS.index(beta)]
+
 
 RECONSTRUCTION_ACCURACY = {  # tiny paper, Table 1: a classifier's accuracy on reconstructions
     "sgvae": {"upright": 0.91, "rotated": 0.79, "rotated 6s": 0.95, "rotated 9s": 0.66},

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ..files import PROFILES
 from ..images import load_mnist
 from ..runs.kinds import AUTOENCODERS
-from ..runs.run import Result, find
+from ..runs.results import Result, find
 from ..runs.spec import RunSpec
 from . import papers
 

@@ -1,63 +1,95 @@
-"""Collect what a profile has computed into outputs/PROFILE of the checkout, the folder that is committed.
+"""Collect what a profile has computed into outputs/PROFILE of the checkout, and write the page over it.
 
-JSONs of the profile's runs, its tables, the figures and pages that the README shows, and the checkpoints
-that a fresh machine needs.
+Committed are the JSONs of the profile's runs and tables, the figures that `results_page` names, and the
+checkpoints that a fresh machine needs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from ..files import ROOT, outputs_directory, write_atomically
-from ..runs.run import find, read_result
+import matplotlib.pyplot as plt
+
+from ..files import ROOT, outputs_directory, write_atomically, write_text
+from ..runs.results import find, read_result
+from . import figures, results_page, tables
 from .profiles import TABLES, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 
 
 def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path]:
-    """Copy results at hand into ``outputs/PROFILE`` of the source checkout; returns the files written.
+    """Copy the profile's results into ``outputs/PROFILE`` of the source checkout and write ``outputs/README.md``.
 
-    Committed runs of this source that the profile no longer has are removed.
-    An interim result is copied too, and says so. Checkpoints for the paper profile only (the others are quickly
-    trained), and of those runs that a fresh machine shows: the first seed's judge and the models it reads.
+    In a fresh clone there is nothing to copy: the page and the figures that hold numbers are made again from
+    the committed JSONs. Committed runs of this source that the profile no longer has are removed. An interim result
+    is copied too, and says so. Checkpoints for the paper profile only (the others are quickly trained), and of those
+    runs that a fresh machine shows: the first seed's judge and the models it reads.
+
+    Returns
+    -------
+    The files written.
 
     Raises
     ------
-    ValueError : nothing is there to be published, or a checkpoint is too large
+    ValueError : nothing is there to be published, the profile has no results, or a checkpoint is too large
     """
-    specs = [spec for seed in seeds for table in TABLES.values() for spec in table(profile, source, seed)]
+    if profile not in results_page.PROFILES:
+        raise ValueError(
+            f"expected a profile among {', '.join(results_page.PROFILES)}, whose numbers are results; got {profile}"
+        )
+    specs = [spec for seed in seeds for grid in TABLES.values() for spec in grid(profile, source, seed)]
     specs += sphere_and_plane(profile, source, seeds[0]).values()
     results = {spec.key: find(spec, incomplete=True) for spec in specs}
     results = [result for result in results.values() if result]
-    if not results:
-        raise ValueError(f"expected results of profile {profile}, source {source}; found none in {outputs_directory()}")
     folder = ROOT / "outputs" / profile
+    if not results and not any((folder / "runs").glob("*.json")):
+        raise ValueError(f"expected results of profile {profile}, source {source}; found none in {outputs_directory()}")
     files = {folder / "runs" / result.path.name: result.path for result in results}
     if profile == "paper":
         needed = reconstructions(profile, source, seeds[0])
         checkpoints = [result.checkpoint for result in results if result.spec in needed and result.checkpoint.is_file()]
         files |= {folder / "runs" / path.name: path for path in checkpoints}
-    shown = re.findall(rf"outputs/{profile}/(\w+\.(?:png|html))", (ROOT / "README.md").read_text(encoding="utf-8"))
-    for kind in ("tables", "figures"):
-        for path in sorted((outputs_directory() / kind / profile).glob("*.*")):
-            if kind == "tables" or path.name in shown:
-                files[folder / path.name] = path
-    for target, path in files.items():
+    made = outputs_directory()
+    files |= {folder / path.name: path for path in sorted((made / "tables" / profile).glob("*.json"))}
+    for path in sorted((made / "figures" / profile).glob("*.*")):
+        if path.stem.removesuffix("_full_size") in results_page.FIGURES:
+            files[folder / path.name] = path
+    for path in files.values():
         if path.stat().st_size > CHECKPOINT_BYTES:
             raise ValueError(
                 f"expected files of at most {CHECKPOINT_BYTES:,} bytes, {path} has {path.stat().st_size:,}"
             )
     written = [target for target, path in files.items() if path != target]
     for target in written:
-        write_atomically(target, lambda temporary: shutil.copyfile(files[target], temporary))
+        write_atomically(target, partial(shutil.copyfile, files[target]))
     known = [dataclasses.replace(spec, seed=0) for spec in specs]
     for old in map(read_result, (folder / "runs").glob("*.json")):
         if old.spec.source == source and dataclasses.replace(old.spec, seed=0) not in known:
             old.path.unlink()
             old.checkpoint.unlink(missing_ok=True)
-    return written
+    written += _draw(folder, profile)
+    write_text(ROOT / "outputs" / "README.md", results_page.page(ROOT / "outputs"))
+    return [*written, ROOT / "outputs" / "README.md"]
+
+
+def _draw(folder: Path, profile: str) -> list[Path]:
+    """The figures that show nothing but numbers of the committed JSONs."""
+    suffix = results_page.PROFILES[profile][1]
+    epoch = tables.TABLE2_EPOCH if profile == "paper" else None
+    pair = {result.spec.model: result for result in reversed(results_page.shown_models(folder, profile))}
+    drawn = []
+    for name, draw, results in (
+        ("accuracy_by_angle", figures.accuracy_by_angle, results_page.committed(folder, profile, TABLES["table1"])),
+        ("table2", partial(figures.heat_maps, epoch=epoch), results_page.committed(folder, profile, TABLES["table2"])),
+        ("latent_drift", figures.drift_by_angle, list(reversed(pair.values()))),
+    ):
+        if results:
+            stamp = dict(profile=profile, source=results[0].spec.source, folder=folder)
+            drawn.append(figures.save(draw(results), f"{name}{suffix}", **stamp))
+            plt.close("all")
+    return drawn

@@ -10,25 +10,42 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from nbformat import NotebookNode
+
 from ..files import COMMITTED
 
 PACKAGE = Path(__file__).parents[1]
 FOLDERS = ("runs", "figures", "tables")  # of the outputs, that notebooks write into
 
 
-def digest(notebook: Path, parameters: Mapping[str, object], outputs: Path) -> str:
+def cells(notebook: NotebookNode) -> list[tuple]:
+    """What a notebook says and does: type, text and tags of its cells."""
+    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+
+
+def digest(notebook: NotebookNode, parameters: Mapping[str, object], outputs: Path) -> str:
     """Of all that decides what a notebook shows: its cells and parameters, the package, the machine's settings.
 
     And the results of the papers' size, which notebooks of every profile show: `gvae run` may add some.
     """
     settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
     versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
-    parts = [json.dumps([dict(parameters), settings, versions], sort_keys=True, default=str).encode()]
-    sources = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp", ".html"))
-    parts += [path.read_bytes() for path in (notebook, *sources)]
-    results = (path.read_bytes() for folder in (outputs / "runs", COMMITTED) for path in sorted(folder.glob("*.json")))
-    parts += [result for result in results if b'"train_images": null' in result]
+    given = [cells(notebook), dict(parameters), settings, versions]
+    parts = [json.dumps(given, sort_keys=True, default=str).encode()]
+    parts += [
+        path.read_bytes() for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".html", ".j2")
+    ]
+    for folder in (outputs / "runs", COMMITTED):
+        parts += [path.read_bytes() for path in sorted(folder.glob("*.json")) if _is_full_size(path)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _is_full_size(path: Path) -> bool:
+    """Whether a run's JSON says that it was trained on all digits of its source."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["spec"].get("train_images") is None
+    except (ValueError, KeyError, TypeError, AttributeError):  # no run's
+        return False
 
 
 def text(digest: str, outputs: Path) -> str:
@@ -42,7 +59,7 @@ def text(digest: str, outputs: Path) -> str:
     return json.dumps({"digest": digest, "files": files}, indent=1)
 
 
-def holds(receipt: Path, digest: str, outputs: Path) -> bool:
+def is_current(receipt: Path, digest: str, outputs: Path) -> bool:
     """Whether the receipt is for the same digest, and all of its files are still there."""
     try:
         record = json.loads(receipt.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..files import outputs_directory
 from ..models import SphericalVAE
-from ..runs.run import Result, find, load_model
+from ..runs.results import Result, find, load_model
 from .profiles import TABLES, best_models, full_size_models, sphere_and_plane
 
 KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction

@@ -1,100 +1,43 @@
-"""Many runs: what is there of each, and computing the rest, in this process or on dask workers.
+"""Many runs: computing what is missing, in this process, on several, or on a dask cluster.
 
-The cells of a grid are independent runs. Each keeps its own state on disk (see `experiments.run`), so a grid
-may be killed at any moment and computed by the same call again, also by several machines that share the
-outputs folder: a lock per cell lets one process at a time work on it, and the operating system opens the
-lock of a process that died.
+The runs of a table are independent. Each keeps its own state on disk (see `runs.run`), so the call may be killed
+at any moment and given again, also at the same time by other processes and machines that share the outputs
+folder: who finds a run's lock taken goes on to the next free one and comes back at the end. The operating system
+opens the lock of a process that died.
 """
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from multiprocessing import connection
 from typing import TextIO
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
-from ..files import outputs_directory
-from ..training import read_progress
-from .run import find, goal, lock_path, resolve_device, run, runs_folder, state_path
+from ..files import data_directory, outputs_directory, writing_into
+from .results import kept, runs_folder, status, stored
+from .run import last_epoch, resolve_device, run
 from .spec import RunSpec
 
-DONE, RUNNING, INTERRUPTED, MISSING, UNREADABLE = "done", "running", "interrupted", "missing", "unreadable"
-_POLL = 1.0  # seconds between two looks at the epochs
+_POLL = 1.0  # seconds between two looks at the files
 _LOG_INTERVAL = 60.0  # seconds between two lines about epochs where there is no terminal
 
-
-@dataclass(frozen=True)
-class Cell:
-    """What is on disk of one run.
-
-    ``state`` is done, running (a process holds its lock), interrupted, missing or unreadable; ``epochs`` are
-    done and kept, ``seconds`` is what they took where that is known. ``path`` is the result's JSON, else the
-    state that the run goes on from, else None.
-    """
-
-    spec: RunSpec
-    state: str
-    epochs: int = 0
-    seconds: float | None = None
-    path: Path | None = None
+# Runs as they are computed: each with its error, empty if all is well.
+Computed = Iterator[tuple[RunSpec, str]]
 
 
-def look(spec: RunSpec) -> Cell:
-    """What is on disk of ``spec``; changes nothing and waits for nobody."""
-    running = _is_locked(lock_path(spec))
-    try:
-        kept = _kept(spec)
-    except ValueError:
-        return Cell(spec, UNREADABLE)
-    if kept[0] == spec.epochs and kept[2] != state_path(spec):
-        state = DONE
-    else:
-        state = RUNNING if running else INTERRUPTED if kept[0] else MISSING
-    return Cell(spec, state, *kept)
-
-
-def _kept(spec: RunSpec) -> tuple[int, float | None, Path | None]:
-    """Epochs, seconds and path of what is there, the farthest; a result rather than a state."""
-    kept = [(0, None, None)]
-    with suppress(FileNotFoundError):  # not begun, or finished in this moment
-        progress = read_progress(state_path(spec))
-        kept.append((progress.epochs, progress.seconds or None, state_path(spec)))
-    with suppress(FileNotFoundError):  # an interim result that is being replaced
-        if result := find(spec, incomplete=True):
-            kept.append((result.epochs_reached, result.seconds, result.path))
-    return max(reversed(kept), key=lambda found: found[0])
-
-
-def _is_locked(path: Path) -> bool:
-    if not path.exists():
-        return False
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
-
-
-def describe(cell: Cell) -> str:
-    """State, epochs and seconds of a cell in words."""
-    words = f"{cell.state}, {cell.epochs} of {cell.spec.epochs} epochs"
-    return words if cell.seconds is None else f"{words}, {cell.seconds:.0f} s"
-
-
-def run_grid(
+def run_many(
     specs: Sequence[RunSpec],
     *,
     device: str = "cpu",
@@ -105,89 +48,151 @@ def run_grid(
 ) -> dict[str, str]:
     """Compute what is missing of ``specs`` and show how far it is: a bar in a terminal, plain lines elsewhere.
 
-    A failing cell does not stop the others. A dask worker that dies loses its running cell only, which
-    another worker takes up from its last epoch.
+    A run that fails does not stop the others. Several processes may be given the same specs at the same time:
+    none is computed twice, and each returns when all are done. A process that dies loses the epoch of its
+    running one only, which another takes up.
 
     Parameters
     ----------
-    device, stop_after : see `experiments.run`
-    workers : compute on so many processes of this machine, which share torch's threads
+    device, stop_after : see `runs.run`
+    workers : compute on so many processes of this machine, which share torch's threads; they import the script
+        that calls this, so there it stands under ``if __name__ == "__main__"``
     scheduler : compute on the dask cluster at this address, whose workers have one thread each and see the
         outputs folder under the same path
     stream : standard output if None
 
     Returns
     -------
-    The error of each failed cell by the key of its spec; empty if all is well.
+    The error of each failed run by the key of its spec; empty if all is well.
 
     Raises
     ------
     ValueError : the device is not there, dask is not installed, both or senseless workers and scheduler
-    OSError : no scheduler answers
+    OSError : no scheduler answers, or the outputs folder cannot be written though something is missing
     """
     if workers is not None and (scheduler or workers < 1):
         raise ValueError(f"expected at least one worker or the address of a scheduler, got {workers} and {scheduler}")
     if not scheduler:  # the cluster's workers may have another device than this machine
         device = resolve_device(device)
     failures = {}
-    with _Display(specs, stop_after, stream or sys.stdout) as display:
-        runs_folder().mkdir(parents=True, exist_ok=True)  # a worker that does not see it is on the wrong machine
-        for spec, error in _computed(specs, device, stop_after, workers, scheduler):
-            display.finished(spec, error)
+    with _shown(specs, stop_after, stream or sys.stdout) as show:
+        missing = []
+        for spec in specs:
+            if _is_there(spec, stop_after):
+                show(spec, "")
+            else:
+                missing.append(spec)
+        if missing:
+            with writing_into(runs_folder()), tempfile.TemporaryFile(dir=runs_folder()) as file:
+                file.write(bytes(4096))  # one error here, instead of one for each
+        if missing and scheduler:
+            computed = _on_cluster(missing, device, stop_after, scheduler)
+        elif missing and workers:
+            computed = _on_processes(missing, device, stop_after, workers)
+        else:
+            computed = _here(missing, device, stop_after)
+        for spec, error in computed:
+            show(spec, error)
             if error:
                 failures[spec.key] = error
     return failures
 
 
-def _computed(specs, device, stop_after, workers, scheduler) -> Iterator[tuple[RunSpec, str]]:
-    """Each cell when it is computed, with its error; first those that need no computing."""
-    missing = []
-    for spec in specs:
-        if _is_there(spec, stop_after):
-            yield spec, _attempt(spec, device, stop_after)
-        else:
-            missing.append(spec)
-    if missing and (workers or scheduler):
-        yield from _on_workers(missing, device, stop_after, workers, scheduler)
-    else:
-        for spec in missing:
-            yield spec, _attempt(spec, device, stop_after)
-
-
 def _is_there(spec: RunSpec, stop_after: int | None) -> bool:
-    with suppress(ValueError):
-        result = find(spec, incomplete=True)
-        return result is not None and result.epochs_reached >= goal(spec, stop_after)
-    return False  # unreadable: computing it will say so
+    last = last_epoch(spec, stop_after)
+    with suppress(ValueError):  # unreadable: computing it will say so
+        return stored(spec, last) is not None
+    return False
 
 
-def _attempt(spec: RunSpec, device: str, stop_after: int | None) -> str:
-    """Run a cell; the error, if there was one, as text."""
+def _here(specs: Sequence[RunSpec], device: str, stop_after: int | None) -> Computed:
+    """One after another; those that other processes compute come last, when these are done with them."""
+    while specs:
+        taken = []
+        for spec in specs:
+            try:
+                yield spec, _error(spec, device, stop_after, wait=False)
+            except Timeout:
+                taken.append(spec)
+        if len(taken) == len(specs):
+            time.sleep(_POLL)
+        specs = taken
+
+
+def _error(spec: RunSpec, device: str, stop_after: int | None, wait: bool) -> str:
+    """Compute a run; its error, if there was one, as text."""
     try:
-        run(spec, device=device, progress=False, stop_after=stop_after)
-    except Exception as error:  # whatever it is, the other cells still run
+        run(spec, device=device, progress=False, stop_after=stop_after, wait=wait)
+    except Timeout:
+        raise
+    except Exception as error:  # whatever it is, the others still run
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-# --- dask -------------------------------------------------------------------------------------------
+# --- several processes ------------------------------------------------------------------------------
 
 
-def _on_workers(specs, device, stop_after, workers, scheduler) -> Iterator[tuple[RunSpec, str]]:
-    """Cells as tasks; the scheduler gives those of a dead worker to another one, a few times each."""
+def _on_processes(specs: Sequence[RunSpec], device: str, stop_after: int | None, workers: int) -> Computed:
+    """Every process goes through all of them and shares them by their locks, as separate commands would."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // workers)
+    left = {spec.key: spec for spec in specs}
+    processes = {}
+    try:
+        for _ in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(sender, specs, device, stop_after, threads), daemon=True)
+            process.start()
+            sender.close()  # ours; the pipe ends with the process
+            processes[receiver] = process
+        open_pipes = list(processes)
+        while open_pipes:
+            for receiver in connection.wait(open_pipes):
+                try:
+                    spec, error = receiver.recv()
+                except EOFError:  # the process is done, or died
+                    open_pipes.remove(receiver)
+                    continue
+                if left.pop(spec.key, None):  # the first to say so
+                    yield spec, error
+    finally:
+        for process in processes.values():
+            process.terminate()
+            process.join()
+    for spec in left.values():
+        yield spec, "the processes died before it was done"
+
+
+def _work(
+    results: connection.Connection, specs: Sequence[RunSpec], device: str, stop_after: int | None, threads: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    torch.set_num_threads(threads)
+    with suppress(BrokenPipeError):  # the parent was killed
+        for computed in _here(specs, device, stop_after):
+            results.send(computed)
+
+
+# --- a cluster --------------------------------------------------------------------------------------
+
+
+def _on_cluster(specs: Sequence[RunSpec], device: str, stop_after: int | None, scheduler: str) -> Computed:
+    """On dask's workers; the scheduler gives those of a dead worker to another one, a few times each."""
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise ValueError("a scheduler needs dask: pip install 'gvae-core[cluster]'") from error
     settings = {"GVAE_OUTPUTS": str(outputs_directory())}
-    if os.environ.get("GVAE_DATA"):
-        settings["GVAE_DATA"] = os.path.abspath(os.environ["GVAE_DATA"])
-    with _client(workers, scheduler) as client:
-        from distributed import as_completed
-
-        futures = {}
-        for spec in specs:
-            name = f"{spec.key}-{uuid.uuid4().hex}"  # whoever asks again gets it computed again
-            futures[client.submit(_on_worker, spec, device, stop_after, settings, key=name)] = spec
-        for future in as_completed(futures):
-            error = future.exception()
-            yield futures[future], f"{type(error).__name__}: {error}" if error else future.result()
+    settings |= {"GVAE_DATA": str(data_directory())} if data_directory() else {}
+    with Client(scheduler, timeout=30) as client:
+        names = [f"{spec.key}-{uuid.uuid4().hex}" for spec in specs]  # whoever asks again gets it computed again
+        tasks = [
+            client.submit(_on_worker, spec, device, stop_after, settings, key=name) for spec, name in zip(specs, names)
+        ]
+        for task in as_completed(tasks):
+            error = task.exception()
+            yield specs[tasks.index(task)], f"{type(error).__name__}: {error}" if error else task.result()
 
 
 def _on_worker(spec: RunSpec, device: str, stop_after: int | None, settings: Mapping[str, str]) -> str:
@@ -199,107 +204,63 @@ def _on_worker(spec: RunSpec, device: str, stop_after: int | None, settings: Map
     os.environ.update(settings)
     if not runs_folder().is_dir():
         return f"expected to see the folder {runs_folder()} on every worker's machine, it is not on this one"
-    return _attempt(spec, device, stop_after)
-
-
-@contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator:
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ValueError("workers and schedulers need dask: pip install 'gvae-core[cluster]'") from error
-    if scheduler:
-        with Client(scheduler, timeout=30) as client:
-            yield client
-        return
-    threads = str(max(1, torch.get_num_threads() // workers))
-    options = dict(
-        n_workers=workers,
-        threads_per_worker=1,
-        env={name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-        memory_limit=None,  # the cells keep nothing in dask that it could move to disk
-        dashboard_address=None,
-        silence_logs="CRITICAL",  # a worker that dies is no news here
-    )
-    try:
-        with LocalCluster(**options) as cluster, Client(cluster) as client:
-            yield client
-    except KeyboardInterrupt:
-        # asyncio would print the exceptions of workers that nobody awaits any more
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        raise
+    return _error(spec, device, stop_after, wait=True)
 
 
 # --- what is shown ------------------------------------------------------------------------------------
 
 
-class _Display:
-    """One line over the epochs of all cells, read off their files, wherever they are computed."""
+@contextmanager
+def _shown(specs: Sequence[RunSpec], stop_after: int | None, stream: TextIO) -> Iterator[Callable]:
+    """A bar over the epochs of all runs, read off their files wherever they are computed; in a log, lines.
 
-    def __init__(self, specs: Sequence[RunSpec], stop_after: int | None, stream: TextIO):
-        self.specs, self.stop_after, self.stream = specs, stop_after, stream
-        self.count = 0
-        self.unfinished = {spec.key: spec for spec in specs}
-        self.epochs = {spec.key: self._epochs(spec) for spec in specs}
-        self.last_line = time.monotonic()
-        self.stop = threading.Event()
-        self.lock = threading.Lock()  # the thread below, and `finished`
+    Yields a function to be called with each run that is computed, and its error.
+    """
+    lasts = {spec.key: last_epoch(spec, stop_after) for spec in specs}
 
-    def __enter__(self):
-        self.bar = tqdm(
-            total=sum(goal(spec, self.stop_after) for spec in self.specs),
-            initial=sum(self.epochs.values()),
-            desc=f"0/{len(self.specs)} cells",
-            unit="epoch",
-            file=self.stream,
-            disable=not self.stream.isatty(),
-            dynamic_ncols=True,
-        )
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-        self.thread.start()
-        return self
+    def epochs(spec: RunSpec) -> int:
+        with suppress(ValueError):  # unreadable: computing it will say so
+            return min(kept(spec)[0], lasts[spec.key])
+        return 0
 
-    def __exit__(self, *_):
-        self.stop.set()
-        self.thread.join()
-        self.bar.close()
+    left, done = list(specs), {spec.key: epochs(spec) for spec in specs}
+    lock, end, live = threading.Lock(), threading.Event(), stream.isatty()
+    bar = tqdm(
+        total=sum(lasts.values()), initial=sum(done.values()), desc=f"0/{len(specs)} runs", unit="epoch",
+        file=stream, disable=not live, dynamic_ncols=True,
+    )  # fmt: skip
 
-    def finished(self, spec: RunSpec, error: str) -> None:
-        with self.lock:
-            self.count += 1
-            self.unfinished.pop(spec.key, None)
-            self._advance(spec)
-            self.bar.set_description(f"{self.count}/{len(self.specs)} cells", refresh=False)
-            self._line(
-                f"[{self.count}/{len(self.specs)}] {spec.title} {spec.key}: {f'FAILED: {error}' if error else describe(look(spec))}"
-            )
+    def update(spec: RunSpec) -> None:
+        new = epochs(spec) - done[spec.key]
+        if new > 0:
+            done[spec.key] += new
+            where = f"{spec.title}: epoch {done[spec.key]} of {lasts[spec.key]}"
+            bar.set_postfix_str(where, refresh=False)
+            bar.update(new)
+            if not live and spec in left:
+                print(f"      {where}", file=stream, flush=True)
 
-    def _follow(self) -> None:
-        while not self.stop.wait(_POLL):
-            with self.lock:
-                for spec in self.unfinished.values():
-                    self._advance(spec)
+    def show(spec: RunSpec, error: str) -> None:
+        with lock:
+            left.remove(spec)
+            update(spec)
+            count = f"{len(specs) - len(left)}/{len(specs)}"
+            bar.set_description(f"{count} runs", refresh=False)
+            text = f"FAILED: {error}" if error else status(spec)
+            bar.write(f"[{count}] {spec.title} {spec.key}: {text}", file=stream)
+            stream.flush()
 
-    def _advance(self, spec: RunSpec) -> None:
-        new = self._epochs(spec) - self.epochs[spec.key]
-        if new <= 0:
-            return
-        self.epochs[spec.key] += new
-        self.bar.set_postfix_str(self._where(spec), refresh=False)
-        self.bar.update(new)
-        if self.bar.disable and time.monotonic() - self.last_line > _LOG_INTERVAL:
-            self._line(f"      {self._where(spec)}")
+    def follow() -> None:
+        while not end.wait(_POLL if live else _LOG_INTERVAL):
+            with lock:
+                for spec in left:
+                    update(spec)
 
-    def _where(self, spec: RunSpec) -> str:
-        return f"{spec.title}: epoch {self.epochs[spec.key]} of {goal(spec, self.stop_after)}"
-
-    def _epochs(self, spec: RunSpec) -> int:
-        try:
-            return min(_kept(spec)[0], goal(spec, self.stop_after))
-        except ValueError:  # unreadable: the cell will say so
-            return 0
-
-    def _line(self, text: str) -> None:
-        self.last_line = time.monotonic()
-        self.bar.write(text, file=self.stream)
-        self.stream.flush()
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield show
+    finally:
+        end.set()
+        follower.join()
+        bar.close()

@@ -1,4 +1,4 @@
-"""Runs: what is trained (`RunSpec`), the profiles' lists of runs, and `run` with its cache on disk.
+"""`run`: train, measure and store what a `RunSpec` says, once.
 
 One run is one `RunSpec` is one JSON file and one safetensors checkpoint, named by the spec's content.
 A run that exists is loaded, not repeated; an interrupted one resumes from its last epoch. A run may also
@@ -7,12 +7,11 @@ be stopped and measured before its last epoch: its result says so, and the run g
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,93 +20,24 @@ from filelock import FileLock
 from torch import nn
 
 from .. import models, training
-from ..checkpoints import load_tensors, save_tensors
-from ..files import COMMITTED, outputs_directory, write_text
+from ..checkpoints import save_tensors
+from ..files import write_text, writing_into
 from ..images import load_splits
 from ..steerable import path_in_use
 from .kinds import KINDS
+from .results import Result, damages, lock_path, read_result, result_path, runs_folder, state_path, stored
 from .spec import RunSpec
 
 
-@dataclass(frozen=True)
-class Result:
-    """A run that was measured: at its end, or after the epochs it was stopped at (``complete`` is False).
-
-    ``history`` holds one dict per epoch (see `training.fit`), ``metrics`` the numbers after the last of
-    them, ``seconds`` what the epochs in it took, all sessions together, and these last numbers,
-    ``steerable`` the path of the steerable layers (see `steerable.accelerate`; empty without any),
-    ``path`` the JSON file all of it was read from.
-    """
-
-    spec: RunSpec
-    history: list[dict]
-    metrics: dict
-    seconds: float
-    device: str
-    steerable: str
-    versions: dict[str, str]
-    parameters: int
-    path: Path
-
-    @property
-    def epochs_reached(self) -> int:
-        return len(self.history)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all epochs of the spec are done; a table of an incomplete result names the epochs."""
-        return self.epochs_reached == self.spec.epochs
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path.with_suffix(".safetensors")
-
-    def load_model(self) -> nn.Module:
-        """The trained model in eval mode, on the CPU."""
-        return load_model(self.checkpoint)
-
-
-def load_model(checkpoint: Path) -> nn.Module:
-    """Rebuild a trained model from a checkpoint alone: the spec is in its metadata."""
-    tensors, metadata = load_tensors(checkpoint)
-    if "spec" not in metadata:
-        raise ValueError(f"{checkpoint}: expected a run's checkpoint with its spec, found {sorted(metadata)}")
-    model = RunSpec.from_dict(metadata["spec"]).build()
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def runs_folder() -> Path:
-    """Where this machine's runs are written."""
-    return outputs_directory() / "runs"
-
-
-def lock_path(spec: RunSpec) -> Path:
-    """Whoever works on a run holds this lock."""
-    return runs_folder() / f"{spec.key}.lock"
-
-
-def state_path(spec: RunSpec) -> Path:
-    """Where an unfinished run keeps what it needs to go on (see `training.fit`)."""
-    return runs_folder() / f"{spec.key}.state.safetensors"
-
-
-def find(spec: RunSpec, *, incomplete: bool = False) -> Result | None:
-    """The finished run of ``spec``, from this machine's runs or the committed ones, or None.
-
-    With ``incomplete`` also one that was stopped before its last epoch, the one that got farthest;
-    ``Result.complete`` tells which it is.
-    """
-    paths = (folder / f"{spec.key}.json" for folder in (runs_folder(), COMMITTED))
-    results = [read_result(path) for path in paths if path.is_file()]
-    results = [result for result in results if result.complete or incomplete]
-    return max(results, key=lambda result: result.epochs_reached, default=None)
-
-
-def run(spec: RunSpec, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None) -> Result:
+def run(
+    spec: RunSpec, *, device: str = "cpu", progress: bool = True, stop_after: int | None = None, wait: bool = True
+) -> Result:
     """Train, measure and store what ``spec`` says, or load it where that was done before.
 
-    A second process that asks for the same run waits for the first and loads its result.
+    A second process that asks for the same run waits for the first and loads its result, unless it is told
+    not to ``wait``. Loading needs no lock and writes nothing. Files of this machine's run that are damaged
+    (cut off, empty, of another run, the checkpoint lost) are set aside as ``*.damaged``, with a warning that
+    names them, and the run is computed again.
 
     With ``stop_after=k``, less than ``spec.epochs``, the training stops after epoch k of the spec's schedule
     and the model is measured as it then is: an interim result, ``complete`` is False. A run that is already
@@ -118,17 +48,46 @@ def run(spec: RunSpec, *, device: str = "cpu", progress: bool = True, stop_after
     Raises
     ------
     training.NonFiniteLoss : the loss diverged
-    ValueError, OSError : the data is missing or bad, the device is not there, ``stop_after`` is less than 1
+    ValueError, OSError : the data is missing or bad, the device is not there, ``stop_after`` is less than 1,
+        a committed result is damaged, the outputs folder cannot be written
+    filelock.Timeout : another process computes this run, and ``wait`` is False
     """
-    last, device = goal(spec, stop_after), resolve_device(device)
-    runs_folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_path(spec)):
-        _remove_remains(spec)
-        result = find(spec, incomplete=True)
-        if result and result.epochs_reached >= last:
+    last, device = last_epoch(spec, stop_after), resolve_device(device)
+    result = stored(spec, last)
+    if result and not _remains(spec):
+        return result
+    try:
+        lock = _locked(spec, wait=wait and not result)
+    except OSError:  # Timeout among them
+        if result:  # in a folder that nobody may write, or another process goes on with it
+            return result
+        raise
+    with lock:
+        for path in _remains(spec):
+            path.unlink()
+        for path, problem in damages(spec).items():
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            warnings.warn(f"{problem}, which happens now; {path.name} is kept as {aside.name}", stacklevel=2)
+        if result := stored(spec, last):
             return result
         with _repeatable():
             return _run(spec, last, device, progress)
+
+
+def _remains(spec: RunSpec) -> list[Path]:
+    """What a process left that was killed in the middle of a write; only who holds the lock may delete it."""
+    paths = [path for name in (f".{spec.key}-*", f".{spec.key}.state-*") for path in runs_folder().glob(name)]
+    finished = stored(spec, spec.epochs)
+    if finished and finished.path == result_path(spec) and state_path(spec).is_file():
+        paths.append(state_path(spec))
+    return paths
+
+
+def _locked(spec: RunSpec, wait: bool) -> AbstractContextManager:
+    """The run's lock, held until the end of the ``with``; Timeout if another process has it and we do not ``wait``."""
+    with writing_into(runs_folder()):
+        return FileLock(lock_path(spec)).acquire(timeout=-1 if wait else 0)
 
 
 def _repeatable():
@@ -140,7 +99,7 @@ def _repeatable():
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=not precise)
 
 
-def goal(spec: RunSpec, stop_after: int | None) -> int:
+def last_epoch(spec: RunSpec, stop_after: int | None) -> int:
     """The epoch that ``run(spec, stop_after=stop_after)`` ends at; ValueError if that makes no sense."""
     if stop_after is None:
         return spec.epochs
@@ -159,19 +118,10 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _remove_remains(spec: RunSpec) -> None:
-    """Delete what a process left that was killed in the middle of a write; only who holds the lock may."""
-    for temporary in (f".{spec.key}-*", f".{spec.key}.state-*"):
-        for path in runs_folder().glob(temporary):
-            path.unlink()
-    if find(spec) and (runs_folder() / f"{spec.key}.json").is_file():
-        state_path(spec).unlink(missing_ok=True)
-
-
 def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     splits = load_splits(spec.source, spec.train_images, spec.test_images)
     model = spec.build().to(device)
-    path, state_file = runs_folder() / f"{spec.key}.json", state_path(spec)
+    state_file = state_path(spec)
     schedule = training.Schedule(spec.epochs, spec.learning_rate, spec.decay, spec.weight_decay, spec.batch_size)
     kind = KINDS[spec.model]
     loop = dict(state_file=state_file, stop_after=last, progress=progress, title=spec.title)
@@ -179,12 +129,18 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     start = time.perf_counter()
     final = kind.measure(model, splits.test, spec)
     seconds = training.read_progress(state_file).seconds + time.perf_counter() - start
+    return _store(spec, model, history, final, round(seconds, 2), device)
+
+
+def _store(spec: RunSpec, model: nn.Module, history: list[dict], numbers: dict, seconds: float, device: str) -> Result:
+    """Write checkpoint and JSON; the state of the training goes when it is at its end."""
+    path = result_path(spec)
     record = {
         "spec": spec.to_dict(),
-        "metrics": final,
+        "metrics": numbers,
         "history": history,
         "parameters": models.parameter_count(model),
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "device": _device_name(device),
         "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
@@ -192,36 +148,13 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     }
     # An interim result goes first and the JSON comes last: a JSON says that its own checkpoint is there.
     path.unlink(missing_ok=True)
+    metadata = {"spec": spec.to_dict(), "epochs_reached": len(history)}
     # escnn's buffers differ between modes; a state dict of train mode loads everywhere
-    save_tensors(
-        path.with_suffix(".safetensors"),
-        model.train().state_dict(),
-        {"spec": spec.to_dict(), "epochs_reached": len(history)},
-    )
+    save_tensors(path.with_suffix(".safetensors"), model.train().state_dict(), metadata)
     write_text(path, json.dumps(record, indent=1))
     if len(history) == spec.epochs:
-        state_file.unlink()
+        state_path(spec).unlink()
     return read_result(path)
-
-
-def read_result(path: Path) -> Result:
-    """The run stored in a JSON file; ValueError, naming the file, if that is not one."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return Result(spec=RunSpec.from_dict(record.pop("spec")), path=path, **record)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a run's result, found something else ({error}); delete it to rerun"
-        ) from error
-
-
-def by_seed(results: Sequence[Result]) -> list[list[Result]]:
-    """Groups of results that differ in the seed alone and got as far, in order of appearance."""
-    groups: dict[tuple[str, int], list[Result]] = {}
-    for result in results:
-        group = dataclasses.replace(result.spec, seed=0).key, result.epochs_reached
-        groups.setdefault(group, []).append(result)
-    return list(groups.values())
 
 
 def _device_name(device: str) -> str:

@@ -12,13 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gvae_core.report.batch import plan
 
-PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = (3, 6)'
+PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = [3, 6]'
 
 # Name -> the code of its cells after the title and the parameters, so that the first one is cell 3.
 NOTEBOOKS = {
@@ -83,9 +84,9 @@ def batch(tmp_path_factory):
     (figures / "a & b.png").write_bytes(b"")
     arguments = ("--profile", "smoke", "--notebooks", notebooks, "--outputs", folder / "outputs")
     result = subprocess.run(
-        command(*arguments, "-p", "seed=3", "-p", "dims=(2,4)"),
+        command(*arguments, "-p", "seed=3", "-p", "dims=[2,4]"),
         env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter"), "MPLBACKEND": "Agg",
-             "GVAE_DATA": "digits"},
+             "GVAE_DATA": "~/digits"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     print(result.stdout, result.stderr)
@@ -123,7 +124,7 @@ def test_good_notebook_after_failures_has_run(batch):
     executed = nbformat.read(folder / "8_good.ipynb", as_version=4)
     text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
     assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\n" in text
-    assert f"data in {Path('digits').resolve()}\ninterpreter {sys.prefix}\n" in text
+    assert f"data in {Path('~/digits').expanduser()}\ninterpreter {sys.prefix}\n" in text
 
 
 @pytest.mark.slow
@@ -182,16 +183,12 @@ def test_index_lists_results_and_figures(batch):
             ["-p", "beta=one"],
             "parameter beta: expected float, like the default 0.1 in good, got 'one'",
         ),
-        (["-p", "dims=3"], "parameter dims: expected tuple"),
-        (
-            ["-p", "dims=(3,'a')"],
-            "parameter dims: expected tuple, like the default (3, 6) in good, got",
-        ),
+        (["-p", "dims=3"], "parameter dims: expected list, like the default [3, 6] in good, got '3'"),
         (["-p", "seed"], "expected NAME=VALUE, got 'seed'"),
         (["-p", "profile=paper"], "expected --profile paper, got -p profile=paper"),
         (["--only", "godo"], "unknown notebook 'godo' (did you mean 'good'?); known: good"),
         (["--profile", "tiny"], "invalid choice: 'tiny'"),
-        (["--notebooks", "nowhere"], "expected notebooks (*.ipynb) in nowhere, found none"),
+        (["--notebooks", "nowhere"], f"expected notebooks (*.ipynb) in {Path('nowhere').resolve()}, found none"),
     ],
 )
 def test_wrong_argument_stops_before_anything_runs(tmp_path, arguments, message, capsys):
@@ -232,7 +229,37 @@ def test_each_notebook_gets_the_parameters_it_knows(tmp_path):
     assert second.parameters == {
         "profile": "smoke", "beta": "1", "flag": True, "size": 9, "none": "x"
     }  # fmt: skip
-    assert [job.path.stem for job in plan(notebooks, "smoke", ["b"], {})] == ["b"]
+    assert [job.name for job in plan(notebooks, "smoke", ["b"], {})] == ["b"]
+
+
+def test_a_notebook_is_named_by_how_it_begins(tmp_path):
+    notebooks = write_notebooks(tmp_path / "notebooks", {"01_a": [], "02_b": [], "02_b_more": [], "12_c": []})
+    assert [job.name for job in plan(notebooks, "smoke", ["12", "01_"], {})] == ["01_a", "12_c"]
+    assert [job.name for job in plan(notebooks, "smoke", ["02_b"], {})] == ["02_b"]  # a whole name is that notebook
+    with pytest.raises(ValueError, match="expected one notebook that begins with '0', got 01_a, 02_b, 02_b_more"):
+        plan(notebooks, "smoke", ["0"], {})
+
+
+@pytest.mark.slow
+def test_the_source_of_a_pair_is_executed(tmp_path):
+    notebooks = write_notebooks(tmp_path / "notebooks", {"pair": ["print('from the .ipynb')"]})
+    pair = jupytext.read(notebooks / "pair.ipynb")
+    pair.cells[-1].source = "print('from the .py')"
+    jupytext.write(pair, notebooks / "pair.py", fmt="py:percent")
+    run = [*command("--profile", "smoke", "--notebooks", notebooks, "--outputs", tmp_path), "-p", "seed=5"]
+
+    def executed() -> str:
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        return done.stdout + (tmp_path / "executed" / "smoke" / "pair.html").read_text()
+
+    first = executed()
+    assert "from the .py" in first and "from the .ipynb" not in first
+    assert "pair.ipynb differs from pair.py, which is executed; `jupytext --to ipynb --update" in first
+    assert "unchanged since it was executed" in executed()
+    source = (notebooks / "pair.py").read_text()
+    (notebooks / "pair.py").write_text(source.replace("from the .py", "after an edit of the .py"))
+    edited = executed()
+    assert "unchanged" not in edited and "after an edit of the .py" in edited
 
 
 @pytest.mark.slow
@@ -296,7 +323,8 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
     assert executed("-p", "seed=1") == [True, True]
     (outputs / "runs" / "full.json").write_text('{"spec": {"train_images": null}}')  # `gvae run` has added a result
     assert executed("-p", "seed=1") == [True, True]
-    with open(notebooks / "good.ipynb", "a") as file:
-        file.write("\n")
+    good = nbformat.read(notebooks / "good.ipynb", as_version=4)
+    good.cells[-1].source += "\n"
+    nbformat.write(good, notebooks / "good.ipynb")
     assert executed("-p", "seed=1") == [True, True]
     assert executed("-p", "seed=1") == [True, False]

@@ -1,5 +1,9 @@
-"""The README's numbers are those of the committed results, which are the current profiles'."""
+"""The numbers of README and outputs/README.md are those of the committed results, which are the current profiles'."""
 
+import functools
+import json
+import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -7,31 +11,68 @@ import pytest
 from gvae_core import metrics
 from gvae_core.images import load_splits
 from gvae_core.models import parameter_count
-from gvae_core.report import profiles, tables
+from gvae_core.report import profiles, results_page
 from gvae_core.runs.kinds import kinds_of_input
-from gvae_core.runs.run import find, read_result
+from gvae_core.runs.results import find
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "outputs" / "quick"
-SPECS = {"table1": profiles.table1("quick", "mnist5k"), "table2": profiles.table2("quick", "mnist5k")}
+PAGE = (ROOT / "outputs" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_tables_come_from_committed_runs(name):
-    results = [read_result(COMMITTED / "runs" / f"{spec.key}.json") for spec in SPECS[name]]
-    assert [result.spec for result in results] == SPECS[name]
-    assert all(len(result.history) == result.spec.epochs for result in results)
-    table = getattr(tables, name)(results)
-    assert table in (ROOT / "README.md").read_text()
-    assert table in (COMMITTED / f"{name}.md").read_text()
+def records(profile: str) -> list[dict]:
+    """The committed JSONs, read without the package."""
+    return [json.loads(path.read_text()) for path in (ROOT / "outputs" / profile / "runs").glob("*.json")]
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_full_size_tables_come_from_committed_runs(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))  # what this machine has computed beside them does not count
-    results = profiles.full_size_results(name)
-    assert {result.path.parent for result in results} == {ROOT / "outputs" / "paper" / "runs"}
-    assert getattr(tables, name)(results) in (ROOT / "README.md").read_text()
+def test_the_page_is_that_of_the_committed_files():
+    assert results_page.page(ROOT / "outputs") == PAGE, "run `gvae publish`"
+
+
+@pytest.mark.parametrize("profile", ["paper", "quick"])
+def test_the_pages_numbers_are_those_of_the_jsons(profile):
+    for record in records(profile):
+        spec, history = record["spec"], record["history"]
+        rows = [line for line in PAGE.splitlines() if f"]({profile}/runs/{spec['model']}-" in line and "±" not in line]
+        alone = sum(other["spec"] | {"seed": 0} == spec | {"seed": 0} for other in records(profile)) == 1
+        is_cell = spec["decay"] == 0.9 and spec["epochs"] == 50 and not spec["sizes"]  # of Table 2, at full size
+        if spec["model"] in ("sgvae", "svae") and is_cell and alone:
+            loss = history[7]["validation_loss"] / 1000 if len(history) > 7 else None
+            shown = f"{loss:.2f}k | {history[7]['validation_squared_error']:.1f} |" if loss else "– | – |"
+            start = f"| {spec['latent_dim']} | {spec['beta']:g} |"
+            assert any(start in row and shown in row and f"after {len(history)} |" in row for row in rows)
+        if spec["model"] == "gcnn" and spec["seed"] == 0 and spec["sizes"].get("mask") is None:
+            accuracy = f"**{record['metrics']['test_rotated_accuracy']:.2%}**"
+            assert any(accuracy in row and f"| {record['parameters']:,} |" in row for row in rows)
+
+
+def test_links_of_the_page_lead_to_files():
+    links = re.findall(r"\]\(([^)]+)\)", PAGE)
+    assert len(links) > 40 and all((ROOT / "outputs" / link).is_file() for link in links)
+
+
+@pytest.mark.parametrize("name", ["table1", "table2"])
+def test_quick_tables_have_all_their_runs(name):
+    specs = profiles.TABLES[name]("quick", "mnist5k", 0)
+    results = results_page.committed(COMMITTED, "quick", profiles.TABLES[name])
+    assert [result.spec for result in results] == specs and all(result.complete for result in results)
+
+
+def test_the_readmes_summary_is_that_of_the_jsons():
+    def mean(name: str, model: str, **spec) -> float:
+        found = [r for r in records("paper") if ({"model": model} | spec).items() <= r["spec"].items()]
+        return statistics.mean(r["metrics"][name] for r in found)
+
+    rotated = functools.partial(mean, "test_rotated_accuracy", paper_loss=True, sizes={})
+    wide = mean("test_rotated_accuracy", "gcnn", paper_loss=True, sizes={"kernel_size": [9, 4, 4]})
+    isotropic = next(r for r in records("paper") if r["spec"]["model"] == "gcnn" and r["spec"]["sizes"].get("mask"))
+    best = mean("test_rotated_accuracy", "gcnn", sizes=isotropic["spec"]["sizes"])
+    numbers = [f"{share:.1%}" for share in (rotated("cnn"), rotated("gcnn"), wide, best)]
+    shares = json.loads((ROOT / "outputs" / "paper" / "reconstructions_full_size.json").read_text())["shares"]
+    for key in ("sgvae-828419987313", "svae-16f0ef449af4"):
+        numbers += [f"{shares[key]['upright']:.1%}", f"{shares[key]['rotated']:.1%}"]
+    text = (ROOT / "README.md").read_text()
+    assert [number for number in numbers if f"| {number} |" not in text] == []
 
 
 def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_path):
@@ -57,6 +98,6 @@ def test_the_full_size_sgvae_does_not_see_the_angle_and_the_svae_does(monkeypatc
 
 
 def test_quick_claims_hold():
-    numbers = [read_result(COMMITTED / "runs" / f"{spec.key}.json").metrics for spec in SPECS["table1"]]
-    for cnn, gcnn in (numbers[:2], numbers[2:]):  # with the report's loss, with plain cross-entropy
+    numbers = [result.metrics for result in results_page.committed(COMMITTED, "quick", profiles.table1)]
+    for cnn, gcnn in (numbers[:2], numbers[2:]):  # with the papers' loss, with plain cross-entropy
         assert gcnn["test_rotated_accuracy"] >= max(0.8, cnn["test_rotated_accuracy"] + 0.3)

@@ -52,6 +52,90 @@ def test_table_2_and_heat_map_show_paper_and_ours(outputs):
     assert f"{ours:.1f}" in texts(figure) and "48.3" in texts(figure)
 
 
+def at_epochs(result, losses: list[float], **changes):
+    """A result like this one that has these validation losses (thousands) after its epochs."""
+    history = [result.history[0] | {"epoch": i, "validation_loss": 1000 * loss} for i, loss in enumerate(losses, 1)]
+    spec = dataclasses.replace(result.spec, epochs=50, **changes)
+    return dataclasses.replace(result, spec=spec, history=history)
+
+
+@pytest.fixture
+def table2_cells(outputs):
+    """Cells of Table 2: two seeds that have got unequally far, one that is not there yet, one of another beta."""
+    cell = run(TINY_SGVAE, progress=False)
+    return [
+        at_epochs(cell, [44, 43, 42.0], seed=0),
+        at_epochs(cell, [45, 44.0], seed=1),
+        at_epochs(cell, [50.5], latent_dim=6),
+        at_epochs(cell, [39, 38.0], beta=7.0),
+        at_epochs(cell, [30, 20.0], model="gaussian", latent_dim=2, beta=1.0),
+    ]
+
+
+def test_table_2_after_an_epoch_that_all_cells_can_reach(table2_cells):
+    rows = [line.split(" | ") for line in tables.table2(table2_cells, epoch=2).splitlines()[2:]]
+    shown = [(row[3], row[4].split(" ±")[0], row[7], row[8], row[9].removesuffix(" |")) for row in rows]
+    assert shown == [
+        ("43.13k", "43.50", "2 of 50", "2", "42.00k after 3"),
+        ("30.04k", "–", "–", "0", "50.50k after 1"),
+        ("–", "38.00k", "2 of 50", "1", "38.00k after 2"),
+        ("–", "20.00k", "2 of 50", "1", "20.00k after 2"),
+    ]
+    words = texts(figures.heat_maps(table2_cells, epoch=2))
+    assert "ours: after 2 of 50 epochs of 96 digits" in words and "42.0 after 3" in words and "50.5 after 1" in words
+    assert "Gaussian VAE, papers" in words
+
+
+def test_seeds_of_unequal_progress_share_no_row(table2_cells):
+    rows = [line for line in tables.table2(table2_cells[:2]).splitlines() if "43.13k" in line]
+    assert ["| 42.00k |" in row and "| 3 of 50 | 1 |" in row for row in rows] == [True, False]
+    assert "| 44.00k |" in rows[1] and "| 2 of 50 | 1 |" in rows[1]
+    assert "42.0" in texts(figures.heat_maps(table2_cells[:2]))  # the farthest, no mean of both
+
+
+def test_what_the_papers_lack_has_a_dash(outputs, digits):
+    gaussian = run(dataclasses.replace(TINY_SGVAE, model="gaussian", beta=2.0), progress=False)
+    assert "| Gaussian VAE | 3 | 2 | – |" in tables.table2([gaussian])
+    figures.heat_maps([gaussian])
+    read = tables.reconstructions([(gaussian, {"upright": 0.5, "rotated 3s": 0.25})])
+    assert "Gaussian VAE, ours" in read and "**25.0%**" in read and "paper" not in read
+    sgvae = run(TINY_SGVAE, progress=False)
+    assert "| S-GVAE, paper | 91% | – |" in tables.reconstructions([(sgvae, {"upright": 0.5, "rotated 3s": 0.25})])
+
+
+def test_agreement_with_the_papers_in_numbers(outputs):
+    cell = run(TINY_SGVAE, progress=False)
+    theirs = {(m, d, b): papers.table2_loss(m, d, b) for m in papers.TABLE2 for d in (3, 6, 10) for b in papers.BETAS}
+    ours = {place: 1.1 * loss for place, loss in theirs.items()} | {("sgvae", 10, 0.01): 24.0}
+    results = [
+        at_epochs(cell, [loss, 0.0], model=model, latent_dim=dim, beta=beta, sizes={})
+        for (model, dim, beta), loss in ours.items()
+    ]
+    text = tables.agreement(results, epoch=1)
+    assert text.count("| +10.0% |") == 6  # the outlier stands apart
+    assert "| S-GVAE | 6 | 5 | +10.0% | 0.99k | 0.90k |" in text
+    assert "in 28 of 28 pairs of cells that differ in d." in text
+    assert "S-GVAE minus S-VAE: +8.47k, papers +7.70k, mean over the 14 d and β of both." in text
+    assert "48.27k, S-GVAE (0.01, 10), beside 24.45k at β = 0.1: ours 24.00k, 26.90k." in text
+    assert "+" not in tables.agreement(results[:1], epoch=3)  # nobody has got there
+
+
+def test_runs_are_shown_in_words(outputs):
+    result = run(TINY_SGVAE, progress=False)
+    table = tables.runs([result])
+    assert "S-GVAE, d = 3, β = 1 | 96 | 2 | 32 | 0.01, × 0.9 an epoch | " in table
+    assert f"frequency 2; invariants 8 | {result.parameters:,} |" in table and f"{result.path.name} |" in table
+
+
+def test_drift_says_how_far_at_quarter_turns_and_between(outputs):
+    result = run(TINY_SGVAE, progress=False)
+    numbers = result.metrics | dict(
+        angles=[-90, -45, 0, 30, 90], latent_drift=[2e-5, 20, 0, 10, 1e-5], typical_angle=90
+    )
+    row = tables.drift([dataclasses.replace(result, metrics=numbers)]).splitlines()[-1]
+    assert row.endswith("| 2e-05° | 15.0° | 20.0° at 45° | 90.0° |")
+
+
 def test_smoke_numbers_are_never_a_result_and_others_are(outputs):
     assert "no result" in tables.save("x", "t", profile="smoke", source="mnist")
     assert "no result" not in tables.save("x", "t", profile="quick", source="mnist")

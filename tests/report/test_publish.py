@@ -1,12 +1,13 @@
 """What is committed is a copy of what was computed, and nothing else."""
 
 import dataclasses
+import shutil
 
 import pytest
 from conftest import TINY_CNN, TINY_SVAE
 
 from gvae_core import run
-from gvae_core.report import publish
+from gvae_core.report import publish, results_page, tables
 
 CELL = dataclasses.replace(TINY_SVAE, beta=500.0)
 
@@ -16,23 +17,26 @@ def checkout(tmp_path, monkeypatch, outputs):
     """An empty checkout, in which one grid of three runs is all there is; the judge reads only the second."""
     root = tmp_path / "checkout"
     root.mkdir()
-    (root / "README.md").write_text("![x](outputs/paper/shown.png)")
 
     def grid(*specs):
         return lambda profile, source, seed: [dataclasses.replace(spec, seed=seed) for spec in specs]
 
     monkeypatch.setattr(publish, "ROOT", root)
-    monkeypatch.setattr(publish, "TABLES", {"all": grid(TINY_CNN, TINY_SVAE, CELL)})
-    monkeypatch.setattr(publish, "reconstructions", grid(TINY_CNN, TINY_SVAE))
+    lists = {"table1": grid(TINY_CNN), "table2": grid(TINY_SVAE, CELL), "reconstructions": grid(TINY_CNN, TINY_SVAE)}
+    for module in (publish, results_page):
+        monkeypatch.setattr(module, "TABLES", lists)
+    monkeypatch.setattr(publish, "reconstructions", lists["reconstructions"])
     monkeypatch.setattr(publish, "sphere_and_plane", lambda profile, source, seed: {})
     return root
 
 
-def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
+def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, outputs):
     results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1), run(CELL, progress=False)]
-    for name in ("figures/paper/shown.png", "figures/paper/other.png", "tables/paper/t.md"):
+    for name in ("figures/paper/figure1_full_size.png", "figures/paper/other.png", "tables/paper/t.md"):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         (outputs / name).write_text(name)
+    read = tables.measured([(results[2], {"upright": 0.875})], judge=results[0].spec.key, digits=64)
+    tables.save("x", "reconstructions_full_size", profile="paper", source="mnist5k", numbers=read)
     stale, seed, source = (checkout / f"outputs/paper/runs/cnn-{i}.json" for i in range(3))
     stale.parent.mkdir(parents=True)
     record = results[0].path.read_text()
@@ -42,16 +46,40 @@ def test_results_tables_and_shown_figures_are_copied(checkout, outputs):
     written = publish.publish("paper", "mnist5k")
     assert not stale.exists() and seed.exists() and source.exists()
     names = {result.path.name for result in results} | {result.checkpoint.name for result in results[:2]}
-    assert {path.name for path in written} == names | {"shown.png", "t.md"}
+    drawn = {f"{name}_full_size.png" for name in ("accuracy_by_angle", "table2", "latent_drift")}
+    assert {path.name for path in written} == {
+        *names, *drawn, "figure1_full_size.png", "reconstructions_full_size.json", "README.md"
+    }  # fmt: skip
     for result in results:
         assert (checkout / "outputs/paper/runs" / result.path.name).read_bytes() == result.path.read_bytes()
+    page = (checkout / "outputs/README.md").read_text()
+    assert f"[{CELL.key}](paper/runs/{CELL.key}.json)" in page and "**87.5%**" in page
+    assert "1 of 2 networks are trained to their last epoch, 1 in part." in page
+    assert f"{results[2].history[-1]['validation_loss'] / 1000:.2f}k after 2" in page
+    assert f"### [{results[1].checkpoint.name}](paper/runs/{results[1].checkpoint.name})" in page  # a model card
     assert not any(path.suffix == ".safetensors" for path in publish.publish("quick", "mnist5k"))
+
+
+def test_a_fresh_clone_makes_the_same_page(checkout, outputs):
+    run(TINY_CNN, progress=False)
+    publish.publish("quick", "mnist5k")
+    page = (checkout / "outputs/README.md").read_text()
+    shutil.rmtree(outputs)
+    (checkout / "outputs/README.md").unlink()
+    publish.publish("quick", "mnist5k")
+    assert (checkout / "outputs/README.md").read_text() == page
+
+
+def test_smoke_numbers_are_not_published(checkout):
+    run(TINY_CNN, progress=False)
+    with pytest.raises(ValueError, match="expected a profile among paper, quick, whose numbers are results; got smoke"):
+        publish.publish("smoke", "mnist5k")
 
 
 def test_checkpoints_are_those_of_the_first_seed(checkout):
     first, second = (run(dataclasses.replace(TINY_CNN, seed=seed), progress=False) for seed in (0, 1))
     written = {path.name for path in publish.publish("paper", "mnist5k", seeds=(0, 1))}
-    assert written == {first.path.name, second.path.name, first.checkpoint.name}
+    assert {name for name in written if "cnn" in name} == {first.path.name, second.path.name, first.checkpoint.name}
 
 
 def test_nothing_to_publish_is_an_error(checkout):

@@ -1,28 +1,35 @@
-"""Grids: what is there, what fails, and that kills of all kinds change nothing but the time it takes."""
+"""Many runs: what is there, what fails, who shares them, and that kills change nothing but the time it takes."""
 
 import dataclasses
+import errno
 import io
 import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock
+from safetensors import safe_open
 
-from gvae_core import checkpoints, run
-from gvae_core.__main__ import main
+from gvae_core import checkpoints, files, run
+from gvae_core.__main__ import build_parser, main
 from gvae_core.checkpoints import load_tensors
 from gvae_core.report import profiles
-from gvae_core.runs import many as grid
-from gvae_core.runs import run as experiments
-from gvae_core.runs.run import find, lock_path, state_path
+from gvae_core.runs import many, results
+from gvae_core.runs.many import run_many
+from gvae_core.runs.results import Status, find, lock_path, state_path, status
+from gvae_core.runs.run import resolve_device
 
 THREE = dataclasses.replace(TINY_SVAE, epochs=3)
 DIVERGING = dataclasses.replace(TINY_SVAE, learning_rate=1e30, beta=0.0)
@@ -45,29 +52,29 @@ def contents(folder):
 # --- what is there ----------------------------------------------------------------------------------
 
 
-def test_a_cell_says_how_far_it_is(outputs):
-    assert grid.look(THREE) == grid.Cell(THREE, grid.MISSING)
+def test_a_status_says_how_far_it_is(outputs):
+    assert status(THREE) == Status(THREE, "missing")
     assert not outputs.exists()  # looking writes nothing
     interim = run(THREE, progress=False, stop_after=2)
-    assert grid.look(THREE) == grid.Cell(THREE, grid.INTERRUPTED, 2, interim.seconds, interim.path)
+    assert status(THREE) == Status(THREE, "interrupted", 2, interim.seconds, interim.path)
 
     interim.path.unlink()  # as if the process had been killed instead of stopped
-    interrupted = grid.look(THREE)
+    interrupted = status(THREE)
     assert (interrupted.state, interrupted.epochs, interrupted.path) == ("interrupted", 2, state_path(THREE))
     assert 0 < interrupted.seconds <= interim.seconds
     with FileLock(lock_path(THREE)):
-        assert grid.look(THREE) == dataclasses.replace(interrupted, state=grid.RUNNING)
-    assert grid.look(THREE) == interrupted
+        assert status(THREE) == dataclasses.replace(interrupted, state="running")
+    assert status(THREE) == interrupted
 
     done = run(THREE, progress=False)
-    assert grid.look(THREE) == grid.Cell(THREE, grid.DONE, 3, done.seconds, done.path)
+    assert status(THREE) == Status(THREE, "done", 3, done.seconds, done.path)
     done.path.write_text("{")
-    assert grid.look(THREE).state == grid.UNREADABLE
+    assert status(THREE).state == "unreadable"
 
 
 def test_a_failing_cell_is_reported_and_the_others_run(outputs):
     stream = io.StringIO()
-    failures = grid.run_grid([DIVERGING, TINY_CNN], stream=stream)
+    failures = run_many([DIVERGING, TINY_CNN], stream=stream)
     assert failures.keys() == {DIVERGING.key} and failures[DIVERGING.key].startswith("NonFiniteLoss: svae")
     first, second = stream.getvalue().splitlines()
     assert first.startswith(f"[1/2] svae d=4 beta=0 seed=0 {DIVERGING.key}: FAILED: NonFiniteLoss")
@@ -76,16 +83,16 @@ def test_a_failing_cell_is_reported_and_the_others_run(outputs):
 
 
 def test_a_log_gets_whole_lines_and_a_terminal_a_bar_that_finishes(outputs, monkeypatch):
-    monkeypatch.setattr(grid, "_LOG_INTERVAL", 0)
+    monkeypatch.setattr(many, "_LOG_INTERVAL", 0.01)
     stream = io.StringIO()
-    grid.run_grid([THREE], stream=stream, stop_after=2)
+    run_many([THREE], stream=stream, stop_after=2)
     assert "\r" not in stream.getvalue() and "epoch 2 of 2\n" in stream.getvalue()
     assert "interrupted, 2 of 3 epochs" in stream.getvalue().splitlines()[-1]
 
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    grid.run_grid([THREE], stream=terminal)
-    assert "1/1 cells: 100%" in terminal.getvalue().replace("\r", "\n").splitlines()[-1]
+    run_many([THREE], stream=terminal)
+    assert "1/1 runs: 100%" in terminal.getvalue().replace("\r", "\n").splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -100,13 +107,13 @@ def test_a_log_gets_whole_lines_and_a_terminal_a_bar_that_finishes(outputs, monk
 )
 def test_bad_requests_compute_nothing(outputs, options, message):
     with pytest.raises(ValueError, match=message):
-        grid.run_grid([TINY_CNN], **options)
+        run_many([TINY_CNN], **options)
     assert not list(outputs.rglob("*"))
 
 
 def test_auto_is_a_device_of_this_machine():
-    assert experiments.resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert experiments.resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == "cpu"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -128,9 +135,87 @@ def test_a_cluster_of_others_computes_what_it_is_sent(outputs, threads, error):
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None, protocol="tcp"
     ) as cluster:
-        failures = grid.run_grid([TINY_CNN], scheduler=cluster.scheduler_address, stream=io.StringIO())
+        failures = run_many([TINY_CNN], scheduler=cluster.scheduler_address, stream=io.StringIO())
     assert error in failures.get(TINY_CNN.key, "") and bool(failures) == bool(error)
     assert bool(find(TINY_CNN)) != bool(error)
+
+
+# --- several at once --------------------------------------------------------------------------------
+
+SIX = [dataclasses.replace(spec, epochs=20, seed=seed) for spec in (TINY_CNN, TINY_SVAE) for seed in range(3)]
+SHARED = """
+import json, sys
+import torch
+from gvae_core import RunSpec
+from gvae_core.runs import many, run
+torch.set_num_threads(1)
+computed, compute = [], run._run
+run._run = lambda spec, *rest: (computed.append(spec.key), compute(spec, *rest))[1]
+specs = [RunSpec.from_dict(fields) for fields in json.loads(sys.argv[1])]
+failures = many.run_many(specs, stream=sys.stderr)
+print(json.dumps(computed))
+sys.exit(len(failures))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_runs_and_compute_none_twice(outputs):
+    command = [sys.executable, "-c", SHARED, json.dumps([spec.to_dict() for spec in SIX])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    computed = [json.loads(out) for out, _ in ends]
+    assert all(computed) and sorted(computed[0] + computed[1]) == sorted(spec.key for spec in SIX)
+    for _, log in ends:  # each shows all of them
+        assert all(f"{spec.key}: done, 20 of 20 epochs" in log for spec in SIX)
+
+
+def test_a_taken_run_is_left_for_the_end(outputs, monkeypatch):
+    monkeypatch.setattr(many, "_POLL", 0.05)
+    stream = io.StringIO()
+    with ThreadPoolExecutor() as pool:
+        with FileLock(lock_path(TINY_CNN)):
+            computing = pool.submit(run_many, [TINY_CNN, TINY_SVAE], stream=stream)
+            while not find(TINY_SVAE):
+                assert not computing.done()
+                time.sleep(0.05)
+            assert find(TINY_CNN) is None and not computing.done()
+        assert computing.result() == {}
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["svae", "cnn"]
+
+
+@pytest.mark.slow
+def test_worker_processes_compute_all_and_name_what_fails(outputs):
+    stream = io.StringIO()
+    failures = run_many([TINY_CNN, DIVERGING, TINY_SVAE], workers=2, stream=stream)
+    assert failures.keys() == {DIVERGING.key} and failures[DIVERGING.key].startswith("NonFiniteLoss: svae")
+    assert find(TINY_CNN) and find(TINY_SVAE)
+    assert sum(line.startswith("[") for line in stream.getvalue().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_workers_that_die_leave_their_runs_as_failures(outputs, monkeypatch):
+    monkeypatch.setattr(many, "_work", os.abort)
+    failures = run_many([TINY_CNN], workers=2, stream=io.StringIO())
+    assert failures == {TINY_CNN.key: "the processes died before it was done"}
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(outputs, tiny, capsys):
+    outputs.write_text("a file")
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "table1"])
+    assert stop.value.code == 2
+    assert f"expected to write into {outputs / 'runs'}, found: Not a directory" in capsys.readouterr().err
+
+
+def test_nothing_is_written_where_nothing_is_missing(outputs, monkeypatch):
+    run(TINY_CNN, progress=False)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: pytest.fail("written"))
+    assert run_many([TINY_CNN], stream=io.StringIO()) == {}
 
 
 # --- the commands -----------------------------------------------------------------------------------
@@ -150,10 +235,10 @@ def tiny(monkeypatch):
 def test_run_and_list(outputs, tiny, capsys):
     assert main(["run", "table1", "table2", "--seeds", "0,2", "--device", "cpu", "--stop-after", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == f"4 cells, profile quick, into {outputs / 'runs'}" and len(shown) == 5
+    assert shown[0] == f"4 runs, profile quick, into {outputs / 'runs'}" and len(shown) == 5
     assert main(["list", "--seeds", "0-2"]) == 0
     head, *rows, summary = capsys.readouterr().out.splitlines()
-    assert head.split() == ["cell", "key", "state", "epochs", "seconds", "file"] and len(rows) == 9
+    assert head.split() == ["run", "key", "state", "epochs", "seconds", "file"] and len(rows) == 9
     assert summary == "2 done, 2 interrupted, 5 missing"
     (row,) = (row for row in rows if THREE.key in row)
     assert "interrupted  2/3" in row and row.endswith(f"{THREE.key}.json")
@@ -170,13 +255,13 @@ def test_a_failed_cell_is_named_at_the_end(outputs, tiny, capsys):
 
 
 def test_ctrl_c_says_what_is_kept(outputs, tiny, capsys, monkeypatch):
-    def interrupted(spec, *_):
+    def interrupted(spec, *_, **__):
         if spec.model == "svae":
             run(spec, progress=False, stop_after=1)
             raise KeyboardInterrupt
         return ""
 
-    monkeypatch.setattr(grid, "_attempt", interrupted)
+    monkeypatch.setattr(many, "_error", interrupted)
     assert main(["run", "table1"]) == 130
     _, _, stopped, cnn, svae = capsys.readouterr().out.splitlines()
     assert "same command goes on" in stopped and cnn.endswith("missing, 0 of 2 epochs")
@@ -204,16 +289,94 @@ def test_wrong_arguments_are_errors_in_words(outputs, capsys, monkeypatch, argum
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_list_names_damaged_files_and_the_way_out(outputs, tiny, capsys):
+    result = run(TINY_CNN, progress=False)
+    result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:-1])
+    assert main(["list", "table1"]) == 0
+    _, row, _, problem, summary = capsys.readouterr().out.splitlines()
+    assert "unreadable" in row and row.endswith(str(result.path)) and summary == "1 unreadable, 1 missing"
+    assert problem.startswith(f"{result.checkpoint}: expected") and problem.endswith("`gvae run` computes it again")
+    with pytest.warns(UserWarning, match=f"{result.checkpoint}"):
+        assert main(["run", "table1"]) == 0
+    assert main(["list", "table1"]) == 0
+    assert capsys.readouterr().out.endswith("2 done\n")
+
+
+def test_a_file_that_may_not_be_read_is_one_error(outputs, tiny, capsys, monkeypatch):
+    result = run(TINY_CNN, progress=False)
+
+    read_text = Path.read_text
+
+    def refuse(path, *arguments, **more):
+        if path == result.path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read_text(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    for command in ("list", "run"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "table1"])
+        assert stop.value.code == 2 and f"Permission denied: '{result.path}'" in capsys.readouterr().err
+
+
+def test_list_and_run_of_a_committed_result(outputs, tiny, capsys, monkeypatch):
+    run(TINY_CNN, progress=False)
+    monkeypatch.setattr(results, "COMMITTED", outputs / "committed")
+    os.rename(outputs / "runs", outputs / "committed")
+    (
+        outputs / "committed" / f"{TINY_CNN.key}.safetensors"
+    ).unlink()  # of most committed runs only the numbers are there
+    assert main(["list", "table1"]) == 0
+    assert f"{outputs / 'committed' / TINY_CNN.key}.json" in capsys.readouterr().out
+    assert not (outputs / "runs").exists()
+    assert run_many([TINY_CNN], stream=io.StringIO()) == {} and not (outputs / "runs").exists()
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"gvae {version('gvae-core')}\n"
+
+
+@pytest.mark.parametrize("command", ["report", "publish"])
+def test_an_installed_package_says_what_needs_the_checkout(tmp_path, monkeypatch, capsys, command):
+    """The files of a wheel, and nothing beside them."""
+    site = tmp_path / "site-packages"
+    shutil.copytree(Path(files.__file__).parent, site / "gvae_core", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GVAE_")}
+    installed = subprocess.run(
+        [sys.executable, "-m", "gvae_core", command], cwd=site, env=environment, capture_output=True, text=True
+    )
+    assert installed.returncode == 2 and "Traceback" not in installed.stderr
+    assert f"found an installed package at {site}" in installed.stderr and "gvae run" in installed.stderr
+
+
+def test_a_home_folder_in_the_reports_arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = build_parser().parse_args(["report", "--outputs=~/x", "--notebooks", "~/y"])
+    assert (args.outputs, args.notebooks) == (tmp_path / "x", tmp_path / "y")
+
+
+def test_a_report_into_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "x").write_text("a file")
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--outputs", str(tmp_path / "x")])
+    assert stop.value.code == 2 and str(tmp_path / "x") in capsys.readouterr().err
+
+
 def test_a_state_that_goes_while_it_is_read_is_no_error(outputs, monkeypatch):
     run(TINY_CNN, progress=False, stop_after=1)
     state = state_path(TINY_CNN)
 
-    def finished_meanwhile(path, **_):
-        state.unlink()
+    def finished_meanwhile(path, **options):
+        if path != state:
+            return safe_open(path, **options)
+        state.unlink(missing_ok=True)
         raise RuntimeError("unable to open file: No such file or directory")
 
     monkeypatch.setattr(checkpoints, "safe_open", finished_meanwhile)
-    cell = grid.look(TINY_CNN)
+    cell = status(TINY_CNN)
     assert not state.exists() and cell.epochs == 1  # of the interim result
 
 
@@ -222,13 +385,13 @@ def test_a_state_that_goes_while_it_is_read_is_no_error(outputs, monkeypatch):
 EPOCHS = 20
 CELLS = [dataclasses.replace(spec, epochs=EPOCHS) for spec in (TINY_CNN, TINY_SVAE, TINY_SGVAE)]
 FORKED = multiprocessing.get_context("forkserver")  # from a process that has imported the package, but run nothing
-FORKED.set_forkserver_preload(["gvae_core.grid"])
+FORKED.set_forkserver_preload(["gvae_core.runs.many"])
 
 
 def compute(outputs):
     os.environ["GVAE_OUTPUTS"] = str(outputs)
     torch.set_num_threads(1)
-    sys.exit(str(grid.run_grid(CELLS, stream=io.StringIO()) or "") or 0)
+    sys.exit(str(run_many(CELLS, stream=io.StringIO()) or "") or 0)
 
 
 def start(outputs):
@@ -243,7 +406,7 @@ def finish(process):
 
 
 def epochs_done():
-    return sum(grid.look(spec).epochs for spec in CELLS)
+    return sum(status(spec).epochs for spec in CELLS)
 
 
 @pytest.mark.slow
@@ -272,13 +435,13 @@ def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outp
 def test_a_killed_worker_loses_its_running_cell_only_which_another_takes_up(outputs, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     with ThreadPoolExecutor() as pool:
-        computing = pool.submit(grid.run_grid, CELLS, workers=2, stream=io.StringIO())
+        computing = pool.submit(run_many, CELLS, workers=2, stream=io.StringIO())
         killed = None
         while not killed:
             time.sleep(0.05)
             assert not computing.done(), "finished before a worker was killed"
-            for cell in map(grid.look, CELLS):  # in the middle of it: its lock is held, some epochs are done
-                if not killed and cell.state == grid.RUNNING and 3 <= cell.epochs < EPOCHS - 5:
+            for cell in map(status, CELLS):  # in the middle of it: its lock is held, some epochs are done
+                if not killed and cell.state == "running" and 3 <= cell.epochs < EPOCHS - 5:
                     killed = owner(lock_path(cell.spec))
         os.kill(killed, signal.SIGKILL)
         assert killed != os.getpid() and computing.result() == {}
@@ -287,7 +450,7 @@ def test_a_killed_worker_loses_its_running_cell_only_which_another_takes_up(outp
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(max(1, threads // 2))  # as the workers
-        assert grid.run_grid(CELLS, stream=io.StringIO()) == {}
+        assert run_many(CELLS, stream=io.StringIO()) == {}
     finally:
         torch.set_num_threads(threads)
     assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")

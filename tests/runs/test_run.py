@@ -1,6 +1,7 @@
 """Specs, and runs that are whole or not there, cached, resumed and safe to start twice."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 import pytest
 import torch
 from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
+from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +21,13 @@ from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.files import PROFILES, write_text
 from gvae_core.images import load_splits
 from gvae_core.report import profiles
-from gvae_core.runs import run as experiments
+from gvae_core.runs import results
 from gvae_core.runs.kinds import CLASSIFIERS
-from gvae_core.runs.run import find, load_model
+from gvae_core.runs.results import find, load_model, lock_path, state_path, status
 from gvae_core.training import read_progress
 
 ALL = [TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE]
+THREE = dataclasses.replace(TINY_SVAE, epochs=3)
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.model)
@@ -99,6 +102,7 @@ def test_profiles_are_lists_of_specs(profile):
         assert all(RunSpec.from_dict(spec.to_dict()) == spec for spec in specs)
 
 
+@pytest.mark.slow
 def test_paper_profile_has_the_papers_sizes():
     *specs, wide_first, aligned, isotropic = profiles.table1("paper", "mnist5k")
     assert [(spec.model, spec.paper_loss) for spec in specs[:2]] == [("cnn", True), ("gcnn", True)]
@@ -127,7 +131,7 @@ def test_no_paper_run_has_seen_mnist5k():
     for name in profiles.TABLES:
         for spec in profiles.TABLES[name]("paper", "mnist", 0):
             assert spec.source == "mnist"
-    # whose training digits are disjoint from mnist5k: tests/test_data.py, on the full set
+    # whose training digits are disjoint from mnist5k: tests/test_images.py, on the full set
 
 
 def test_an_unknown_profile_is_an_error():
@@ -144,7 +148,7 @@ def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
     assert len(result.history) == spec.epochs and result.seconds > 0 and result.versions["torch"]
     assert bool(result.steerable) == (spec.model in ("gcnn", "sgvae"))
 
-    monkeypatch.setattr(experiments, "_run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("gvae_core.runs.run._run", lambda *_: pytest.fail("trained again"))
     again = run(spec, progress=False)
     assert again == result
     model = result.load_model()
@@ -168,16 +172,164 @@ def test_numbers_repeat(outputs, tmp_path, monkeypatch):
 
 def test_committed_results_are_found(outputs, monkeypatch):
     result = run(TINY_CNN, progress=False)
-    monkeypatch.setattr(experiments, "COMMITTED", outputs / "committed")
+    monkeypatch.setattr(results, "COMMITTED", outputs / "committed")
     os.rename(outputs / "runs", outputs / "committed")
     assert find(TINY_CNN).metrics == result.metrics
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _null(path):
+    path.write_text("null")
+
+
+def _of_another(path):
+    """What the file of the same kind of another run holds."""
+    elsewhere = path.parent.parent / "elsewhere"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GVAE_OUTPUTS", str(elsewhere))
+        run(OTHER, progress=False, stop_after=1)
+    kind = path.name.partition(".")[2]
+    path.write_bytes((elsewhere / "runs" / f"{OTHER.key}.{kind}").read_bytes())
+
+
+OTHER = dataclasses.replace(TINY_CNN, seed=1)
+DAMAGES = [
+    (kind, damage, message)
+    for kind, damage, message in (
+        (".json", _cut, "expected a run's result, found something else"),
+        (".json", _empty, "expected a run's result, found something else"),
+        (".json", _null, "found something else .NoneType instead of an object"),
+        (".json", _of_another, f"expected this run's result, found that of {OTHER.key}"),
+        (".safetensors", _cut, "expected a safetensors file, found something else"),
+        (".safetensors", _empty, "expected a safetensors file, found something else"),
+        (".safetensors", os.unlink, "no checkpoint at"),
+        (".safetensors", _of_another, f"expected the checkpoint of this run, found that of {OTHER.key}"),
+        (".state.safetensors", _cut, "expected a safetensors file, found something else"),
+        (".state.safetensors", _empty, "expected a safetensors file, found something else"),
+        (".state.safetensors", _of_another, f"expected the state of this training, found that of {OTHER.key}"),
+    )
+]
+
+
+@pytest.mark.parametrize("kind, damage, message", DAMAGES, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_damaged_files_are_named_and_the_run_is_computed_again(outputs, tmp_path, kind, damage, message):
+    last = 1 if "state" in kind else None
+    first = run(TINY_CNN, progress=False, stop_after=last)
+    path = outputs / "runs" / f"{TINY_CNN.key}{kind}"
+    damage(path)
+    found = status(TINY_CNN)
+    assert found.state == "unreadable" and found.path.is_file() and str(path) in found.problem
+    assert found.problem.endswith("; `gvae run` computes it again")
+    with pytest.warns(UserWarning, match=f"{path}.*{message}" if path.exists() and "no " not in message else message):
+        again = run(TINY_CNN, progress=False)
+    assert again.complete and again.metrics.keys() == first.metrics.keys() and status(TINY_CNN).state == "done"
+    if last is None:
+        assert again.metrics == first.metrics
+    again.load_model()
+    assert len(list((outputs / "runs").glob("*.damaged"))) == 1  # nothing is lost
+
+
+@pytest.mark.parametrize("damage", [_cut, _null, _of_another])
+def test_a_damaged_committed_result_says_how_to_restore_it(outputs, monkeypatch, damage):
+    run(TINY_CNN, progress=False)
+    monkeypatch.setattr(results, "COMMITTED", outputs / "committed")
+    os.rename(outputs / "runs", outputs / "committed")
+    path = outputs / "committed" / f"{TINY_CNN.key}.json"
+    damage(path)
+    for reading in (find, run):
+        with pytest.raises(ValueError, match=f"{path}: .*; restore it: git checkout -- {path}$"):
+            reading(TINY_CNN)
+    assert status(TINY_CNN).path == path and "git checkout" in status(TINY_CNN).problem
+
+
+def test_a_committed_checkpoint_that_is_lost_says_how_to_get_it(outputs, monkeypatch):
+    run(TINY_CNN, progress=False)
+    monkeypatch.setattr(results, "COMMITTED", outputs / "committed")
+    os.rename(outputs / "runs", outputs / "committed")
+    committed = run(TINY_CNN, progress=False)  # the numbers are there, so nothing is trained
+    _cut(committed.checkpoint)
+    with pytest.raises(ValueError, match=f"restore it: git checkout -- {committed.checkpoint}"):
+        committed.load_model()
+    committed.checkpoint.unlink()
+    with pytest.raises(FileNotFoundError, match=f"committed without it; to train it, delete {committed.path}"):
+        committed.load_model()
+    assert status(TINY_CNN).state == "done"
 
 
 def test_a_broken_result_names_the_file(outputs):
     result = run(TINY_CNN, progress=False)
     result.path.write_text(result.path.read_text()[:100])
-    with pytest.raises(ValueError, match=f"{result.path.name}.*delete it"):
+    with pytest.raises(ValueError, match=f"{result.path.name}.*`gvae run` computes it again"):
+        find(TINY_CNN)
+
+
+# --- folders that cannot be written (root may write everywhere, so the system's answer is put in its place) ---
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """From `read_only()` on, the system refuses every write as it does on a read-only disk."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def start():
+        opened = os.open
+
+        def read(path, flags, *rest, **more):
+            return refuse() if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else opened(path, flags, *rest, **more)
+
+        monkeypatch.setattr(os, "open", read)
+        for name in ("mkdir", "unlink", "rename", "replace"):
+            monkeypatch.setattr(os, name, refuse)
+
+    return start
+
+
+@pytest.mark.parametrize("remains", [False, True])
+def test_a_finished_run_is_read_from_a_folder_that_nobody_may_write(outputs, read_only, remains):
+    whole, interim = run(TINY_CNN, progress=False), run(THREE, progress=False, stop_after=1)
+    if remains:
+        (outputs / "runs" / f".{TINY_CNN.key}-abc.json").touch()
+    read_only()
+    assert run(TINY_CNN, progress=False) == whole == find(TINY_CNN)
+    assert run(THREE, progress=False, stop_after=1) == interim
+    assert status(TINY_CNN).state == "done" and status(THREE).state == "interrupted"
+    with pytest.raises(OSError, match=f"expected to write into {outputs / 'runs'}, found: Read-only file system"):
+        run(THREE, progress=False)
+
+
+def test_a_finished_run_takes_no_lock(outputs, monkeypatch):
+    whole = run(TINY_CNN, progress=False)
+    before = {path.name: path.stat().st_mtime_ns for path in (outputs / "runs").iterdir()}
+    monkeypatch.setattr("gvae_core.runs.run.FileLock", lambda path: pytest.fail("locked"))
+    assert run(TINY_CNN, progress=False) == whole
+    assert {path.name: path.stat().st_mtime_ns for path in (outputs / "runs").iterdir()} == before
+
+
+def test_a_full_disk_names_the_folder(outputs, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match=f"expected to write into {outputs / 'runs'}, found: No space left"):
         run(TINY_CNN, progress=False)
+    assert not [path.name for path in (outputs / "runs").iterdir() if path.suffix != ".lock"]
+
+
+def test_who_does_not_wait_is_told_that_a_run_is_taken(outputs):
+    interim = run(THREE, progress=False, stop_after=1)
+    with FileLock(lock_path(THREE)):
+        assert run(THREE, progress=False, stop_after=1, wait=True) == interim  # there is nothing to wait for
+        with pytest.raises(Timeout):
+            run(THREE, progress=False, wait=False)
 
 
 def test_a_broken_checkpoint_names_the_file(outputs, tmp_path):
@@ -190,9 +342,6 @@ def test_a_broken_checkpoint_names_the_file(outputs, tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"not": "a spec"})
     with pytest.raises(ValueError, match="with its spec"):
         load_model(tmp_path / "other.safetensors")
-
-
-THREE = dataclasses.replace(TINY_SVAE, epochs=3)
 
 
 def _names(outputs):
@@ -217,14 +366,14 @@ def test_a_stopped_run_says_so_and_goes_on_as_if_it_had_not_stopped(outputs, tmp
     assert find(spec) is None and find(spec, incomplete=True) == interim
     assert load_tensors(interim.checkpoint)[1]["epochs_reached"] == 1
     assert not interim.load_model().training
-    seconds = read_progress(experiments.state_path(spec)).seconds
+    seconds = read_progress(state_path(spec)).seconds
     further = run(spec, progress=False, stop_after=2)
     assert further.history[:1] == interim.history and further.epochs_reached == 2
-    assert further.seconds > read_progress(experiments.state_path(spec)).seconds > seconds > 0
+    assert further.seconds > read_progress(state_path(spec)).seconds > seconds > 0
 
     whole = run(spec, progress=False)
     assert whole.complete and find(spec) == whole == find(spec, incomplete=True)
-    assert whole.history[:2] == further.history and not experiments.state_path(spec).exists()
+    assert whole.history[:2] == further.history and not state_path(spec).exists()
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
     assert _same(whole, run(spec, progress=False))
 
@@ -238,7 +387,7 @@ def test_an_interim_result_is_that_of_the_model_as_it_is(outputs):
 
 def test_a_run_that_got_as_far_is_not_trained_again(outputs, monkeypatch):
     interim = run(THREE, progress=False, stop_after=2)
-    monkeypatch.setattr(experiments, "_run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("gvae_core.runs.run._run", lambda *_: pytest.fail("trained again"))
     assert run(THREE, progress=False, stop_after=1) == run(THREE, progress=False, stop_after=2) == interim
 
 
@@ -250,12 +399,12 @@ def test_a_state_beyond_the_stop_is_measured_as_it_is(outputs):
 
 def test_a_stop_at_or_beyond_the_last_epoch_is_a_whole_run(outputs):
     assert run(TINY_SVAE, progress=False, stop_after=7).complete
-    assert not experiments.state_path(TINY_SVAE).exists()
+    assert not state_path(TINY_SVAE).exists()
 
 
 def test_a_committed_interim_result_is_found_and_trained_again_from_the_start(outputs, tmp_path, monkeypatch):
     interim = run(THREE, progress=False, stop_after=1)
-    monkeypatch.setattr(experiments, "COMMITTED", outputs / "committed")
+    monkeypatch.setattr(results, "COMMITTED", outputs / "committed")
     os.rename(outputs / "runs", outputs / "committed")
     assert find(THREE) is None and find(THREE, incomplete=True).metrics == interim.metrics
     whole = run(THREE, progress=False)
@@ -266,7 +415,7 @@ def test_a_committed_interim_result_is_found_and_trained_again_from_the_start(ou
 
 def test_a_state_without_its_seconds_is_resumed(outputs):
     run(THREE, progress=False, stop_after=1)
-    state = experiments.state_path(THREE)
+    state = state_path(THREE)
     tensors, metadata = load_tensors(state)
     save_tensors(state, tensors, {"history": metadata["history"]})  # as earlier versions wrote it
     assert run(THREE, progress=False).history[:1] == metadata["history"]
@@ -281,7 +430,7 @@ def test_a_senseless_stop_is_an_error(outputs, stop_after):
 
 def test_remains_of_a_killed_write_are_removed_and_others_kept(outputs):
     interim = run(THREE, progress=False, stop_after=1)
-    state, runs = experiments.state_path(THREE), outputs / "runs"
+    state, runs = state_path(THREE), outputs / "runs"
     kept = state.read_bytes()
     other = runs / f".{TINY_CNN.key}-abc.json"
     for path in (runs / f".{THREE.key}-abc.json", runs / f".{THREE.key}.state-abc.safetensors", other):
@@ -303,7 +452,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 LONGER = dataclasses.replace(TINY_CNN, epochs=60)
-SCRIPT = "import sys, json; from gvae_core import RunSpec, run; run(RunSpec.from_dict(json.loads(sys.argv[1])), progress=False)"
+SCRIPT = """
+import sys, json
+from gvae_core import RunSpec, run
+run(RunSpec.from_dict(json.loads(sys.argv[1])), progress=False)
+"""
 
 
 def _start(outputs, spec):

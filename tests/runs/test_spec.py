@@ -14,7 +14,7 @@ from gvae_core.files import PROFILES
 from gvae_core.images import load_splits
 from gvae_core.models import LAYOUTS, EncoderLayout
 from gvae_core.report import profiles
-from gvae_core.runs.run import Result, by_seed
+from gvae_core.runs.results import Result, by_seed
 from gvae_core.runs.spec import TEST_DIGITS
 
 ROOT = Path(__file__).parents[2]

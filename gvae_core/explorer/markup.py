@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .frames import ANGLES, ROW, Frame, Turn
+from .turn import ANGLES, ROW, Turn, View
 
 PLOT = 236  # side of a plot in screen pixels
 HEADING = "Drag the slider to turn the digits. Do the reconstructions stay upright?"
@@ -37,7 +37,7 @@ STYLE = """
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }
 .gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
 .gvae .gvae-error { color: var(--jp-error-color0, #b00020) }
-.gvae .gvae-pad { background: black; cursor: crosshair; border-radius: 4px; outline: 1px solid var(--jp-border-color1) }
+.gvae .gvae-pad { background: black; cursor: crosshair; touch-action: none; border-radius: 4px; outline: 1px solid var(--jp-border-color1) }
 .gvae .noUi-handle { background: var(--gvae-1) }
 .gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
   background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px; box-shadow: none !important }
@@ -65,10 +65,10 @@ def names(models: Sequence[str]) -> str:
     return _column(cells)
 
 
-def numbers(frame: Frame, yardsticks: Mapping[str, float]) -> str:
+def numbers(view: View, yardsticks: Mapping[str, float]) -> str:
     """The `Measures` beside each row: drift as a bar against the typical angle between digits."""
-    cells = [f"<div>turned by <b>{frame.angle}°</b></div>"]
-    for (name, measures), colour in zip(frame.measures.items(), COLOURS):
+    cells = [f"<div>turned by <b>{view.angle}°</b></div>"]
+    for (name, measures), colour in zip(view.measures.items(), COLOURS):
         typical = yardsticks[name]
         known = math.isfinite(typical) and typical > 0
         share = min(100.0, 100 * measures.drift / typical) if known else 0
@@ -173,12 +173,12 @@ class PolarPlot:
             )
         return _svg("".join(parts), "latent drift over the full turn")
 
-    def marker(self, frame: Frame) -> str:
-        """A hand at the frame's angle, and each model's drift on it."""
-        x, y = self._point(frame.angle, self.limit)
+    def marker(self, view: View) -> str:
+        """A hand at the view's angle, and each model's drift on it."""
+        x, y = self._point(view.angle, self.limit)
         parts = [f'<line x2="{x:.1f}" y2="{y:.1f}" class="gvae-hand"/>']
-        for index, measures in enumerate(frame.measures.values()):
-            parts.append(_mark(*self._point(frame.angle, measures.drift), index))
+        for index, measures in enumerate(view.measures.values()):
+            parts.append(_mark(*self._point(view.angle, measures.drift), index))
         return _svg("".join(parts))
 
 
@@ -195,7 +195,7 @@ class SpherePlot:
         self.name, self._digits = name, list(turn.digits)
         self._index = list(turn.models).index(name)
         self._upright, self._trail = turn.upright[name], turn.trail(name)
-        self._axes = _view(self._upright.mean(0))
+        self._axes = _screen_axes(self._upright.mean(0))
 
     @classmethod
     def of(cls, turn: Turn) -> SpherePlot | None:
@@ -234,16 +234,16 @@ class SpherePlot:
             )
         return _svg("".join(parts), "codes on the latent sphere while the digits turn")
 
-    def marker(self, frame: Frame) -> str:
-        """The codes at the frame's angle."""
+    def marker(self, view: View) -> str:
+        """The codes at the view's angle."""
         dots = [
             f'<g style="opacity:{1 if near else 0.35}">{_mark(x, y, self._index)}</g>'
-            for x, y, near in self._project(frame.codes[self.name])
+            for x, y, near in self._project(view.codes[self.name])
         ]
         return _svg("".join(dots))
 
 
-def _view(direction: Tensor) -> Tensor:
+def _screen_axes(direction: Tensor) -> Tensor:
     """Rows: right, up, towards the viewer, who stands in ``direction`` [3]."""
     towards = direction.double()
     towards = towards / towards.norm() if towards.norm() > 1e-6 else torch.tensor([0.0, 0.0, 1.0]).double()
