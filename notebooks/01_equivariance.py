@@ -34,6 +34,7 @@ import torch
 
 from gvae_core import metrics, models, rotate, run
 from gvae_core.images import load_splits
+from gvae_core.models.encoders import ConvolutionalEncoder
 from gvae_core.report import figures, profiles
 from gvae_core.report.parameters import check_parameters
 
@@ -109,7 +110,7 @@ for name, errors in by_layer.items():
 # size, not zero. The plain CNN's output changes as much as for another image.
 
 # %%
-plain = models.ConvolutionalEncoder((16, 16, 32)).eval()
+plain = ConvolutionalEncoder((16, 16, 32)).eval()
 by_angle = {
     name: [metrics.equivariance_error(encoder, images, angle) for angle in angles]
     for name, encoder in (encoders | {"plain CNN": plain}).items()
