@@ -233,13 +233,13 @@ def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor) -> Figure:
     left.scatter(np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), **dots)
     left.grid(True, lw=0.3)
     left.set(xticklabels=[], yticklabels=[])
-    left.set_title("S-GVAE, d = 3: the whole sphere, no centre and no edge", fontsize=10)
+    left.set_title("S-GVAE, d = 3: the sphere, no centre and no edge", fontsize=10)
     image = right.scatter(*plane.T.numpy(), **dots)
     turn = np.linspace(0, 2 * np.pi, 100)
     for sigmas in (1, 2, 3):
         right.plot(sigmas * np.cos(turn), sigmas * np.sin(turn), color=GREY, lw=0.6)
     right.set_aspect("equal")
-    right.set_title("Gaussian VAE, d = 2: everything is pulled to the origin (circles: 1, 2, 3 σ)", fontsize=10)
+    right.set_title("Gaussian VAE, d = 2: the plane, its prior around the origin (circles: 1, 2, 3 σ)", fontsize=10)
     figure.colorbar(image, ax=right, ticks=range(10), label="digit")
     return figure
 
@@ -272,7 +272,9 @@ def heat_maps(results: Sequence[Result], epoch: int | None = None) -> Figure:
                     below[place] = f"\n{thousands(farthest):.1f} after {farthest.epochs_reached}"
             ours[place] = np.mean([thousands(result) for result in at]) if at else np.nan
         shown = after_epoch(mine, epoch) if epoch else mine
-        title = f"ours: {_epochs_and_digits(shown or mine)}" if shown or not epoch else f"ours: none after {epoch} epochs"
+        title = (
+            f"ours: {_epochs_and_digits(shown or mine)}" if shown or not epoch else f"ours: none after {epoch} epochs"
+        )
         for axes, values, name, small in (
             (axes_row[0], ours, title, below),
             (axes_row[1], theirs, "papers: 50 epochs of 30,000 digits", {}),

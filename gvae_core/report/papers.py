@@ -28,7 +28,6 @@ TABLE2 = {  # validation loss in thousands, rows d = 3, 6, 10, columns BETAS
 }
 
 
-
 def table2_loss(model: str, latent_dim: int, beta: float) -> float | None:
     """The papers' value of a cell of Table 2; None for a cell that they do not have."""
     if model not in TABLE2 or latent_dim not in LATENT_DIMS or beta not in BETAS:

@@ -39,7 +39,9 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     ValueError : nothing is there to be published, the profile has no results, or a checkpoint is too large
     """
     if profile not in results_page.PROFILES:
-        raise ValueError(f"expected a profile among {', '.join(results_page.PROFILES)}, whose numbers are results; got {profile}")
+        raise ValueError(
+            f"expected a profile among {', '.join(results_page.PROFILES)}, whose numbers are results; got {profile}"
+        )
     specs = [spec for seed in seeds for grid in GRIDS.values() for spec in grid(profile, source, seed)]
     specs += sphere_and_plane(profile, source, seeds[0]).values()
     results = {spec.key: find(spec, incomplete=True) for spec in specs}

@@ -55,7 +55,11 @@ def page(outputs: Path) -> str:
     for profile, (title, suffix, about) in PROFILES.items():
         parts += [f"## {title}\n\n{about}", *_profile(outputs / profile, profile, suffix)]
     cards = [_card(result, outputs) for result in _stored(outputs / "paper") if result.checkpoint.is_file()]
-    parts += ["## Trained models that come with the project", "`gvae_core.runs.run.load_model(path)` loads one.", *cards]
+    parts += [
+        "## Trained models that come with the project",
+        "`gvae_core.runs.run.load_model(path)` loads one.",
+        *cards,
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -161,7 +165,9 @@ def _missing(table: str, profile: str, results: list[Result]) -> str:
     done = {dataclasses.replace(result.spec, seed=0).key for result in results if result.complete}
     begun = {dataclasses.replace(result.spec, seed=0).key for result in results} - done
     asked = {spec.key for spec in GRIDS[table](profile, results[0].spec.source, 0)} if results else set()
-    count = f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in part."
+    count = (
+        f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in part."
+    )
     again = "computes the rest" if asked - done else "computes them"
     return f"{count} `uv run gvae run {table} --profile {profile}` {again}; `--seeds 0-4` adds seeds."
 

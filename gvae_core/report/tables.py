@@ -183,7 +183,9 @@ def agreement(results: Sequence[Result], epoch: int | None = None) -> str:
     both = [place for place in places if place[0] == "sgvae" and ("svae", *place[1:]) in ours]
     if both:
         gaps = [statistics.mean(v[p] - v["svae", *p[1:]] for p in both) for v in (ours, theirs)]
-        lines += [f"- S-GVAE minus S-VAE: {gaps[0]:+.2f}k, papers {gaps[1]:+.2f}k, mean over the {len(both)} d and β of both."]
+        lines += [
+            f"- S-GVAE minus S-VAE: {gaps[0]:+.2f}k, papers {gaps[1]:+.2f}k, mean over the {len(both)} d and β of both."
+        ]
     if outlier in ours:
         beside = ours.get(("sgvae", 10, 0.1))
         neighbour = f", {beside:.2f}k" if beside else ""
@@ -214,7 +216,13 @@ def drift(results: Sequence[Result], link: Link | None = None) -> str:
             f"{numbers['typical_angle']:.1f}°",
         ]
         rows.append((row, [result]))
-    header = ["Codes of the", "Quarter turns, largest", "Between them, mean", "Between them, largest", "Different digits"]
+    header = [
+        "Codes of the",
+        "Quarter turns, largest",
+        "Between them, mean",
+        "Between them, largest",
+        "Different digits",
+    ]
     return _markdown(header, rows, link)
 
 

@@ -129,7 +129,9 @@ def test_runs_are_shown_in_words(outputs):
 
 def test_drift_says_how_far_at_quarter_turns_and_between(outputs):
     result = run(TINY_SGVAE, progress=False)
-    numbers = result.metrics | dict(angles=[-90, -45, 0, 30, 90], latent_drift=[2e-5, 20, 0, 10, 1e-5], typical_angle=90)
+    numbers = result.metrics | dict(
+        angles=[-90, -45, 0, 30, 90], latent_drift=[2e-5, 20, 0, 10, 1e-5], typical_angle=90
+    )
     row = tables.drift([dataclasses.replace(result, metrics=numbers)]).splitlines()[-1]
     assert row.endswith("| 2e-05° | 15.0° | 20.0° at 45° | 90.0° |")
 

@@ -36,7 +36,13 @@ def test_senseless_parameters_are_refused(change, message):
 
 @pytest.mark.parametrize(
     "name, value",
-    [("01", "digits = -5"), ("01", "digits = 0"), ("01", "angle_step = 0"), ("03", "samples = 0"), ("05", "first_digit = -1")]
+    [
+        ("01", "digits = -5"),
+        ("01", "digits = 0"),
+        ("01", "angle_step = 0"),
+        ("03", "samples = 0"),
+        ("05", "first_digit = -1"),
+    ]
     + [(path.stem[:2], "seed = -1") for path in NOTEBOOKS],
 )
 def test_the_first_cell_of_each_notebook_refuses_them(name, value):

@@ -17,6 +17,7 @@ def checkout(tmp_path, monkeypatch, outputs):
     """An empty checkout, in which one grid of three runs is all there is; the judge reads only the second."""
     root = tmp_path / "checkout"
     root.mkdir()
+
     def grid(*specs):
         return lambda profile, source, seed: [dataclasses.replace(spec, seed=seed) for spec in specs]
 
