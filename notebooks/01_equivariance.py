@@ -151,6 +151,7 @@ for name, errors in by_angle_trained.items():
 # - The papers' grid is only as good as its padding; they do not mention the point.
 # - Between quarter turns the G-CNN is approximately invariant, better than the CNN (the numbers at 45° above) but not
 #   exact; larger kernels and a coarser stride late help, and so does hiding the square frame of the zero padding,
-#   which training learns to use, behind a disc (`isotropic` in `models.GRIDS`). Notebook 02 shows what this costs in accuracy.
+#   which training learns to use, behind a disc (`isotropic` in `models.GRIDS`). Notebook 02 shows what this costs in
+#   accuracy.
 # - An autoencoder learns to use even that little, because it has to redraw the slant. What it can use repeats every
 #   quarter turn, so averaging over two turned copies of the input (`frames`) cancels most of it: notebook 05.
