@@ -140,8 +140,8 @@ def _profile(folder: Path, profile: str, suffix: str) -> list[str]:
     if models:
         parts += [
             "### How far the code moves while a digit turns",
-            "The angle between the codes of a digit turned and upright, a mean over 200 test digits. At quarter turns an"
-            " S-GVAE's code stays where it is, up to rounding; between them it moves.",
+            "The angle between the codes of a digit turned and upright, a mean over 200 test digits. At quarter turns"
+            " an S-GVAE's code stays where it is, up to rounding; between them it moves.",
             tables.drift([*models, *(table2 if profile == "paper" else [])], link),
             figure("latent_drift"),
         ]
