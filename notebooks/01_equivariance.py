@@ -34,6 +34,7 @@ import torch
 
 from gvae_core import metrics, models, rotate, run
 from gvae_core.images import load_splits
+from gvae_core.models.encoders import ConvolutionalEncoder
 from gvae_core.report import figures, profiles
 from gvae_core.report.parameters import check_parameters
 
@@ -112,7 +113,7 @@ for name, errors in by_layer.items():
 # size, not zero. The plain CNN's output changes as much as for another image.
 
 # %%
-plain = models.ConvolutionalEncoder((16, 16, 32)).eval()
+plain = ConvolutionalEncoder((16, 16, 32)).eval()
 by_angle = {
     name: [metrics.equivariance_error(encoder, images, angle) for angle in angles]
     for name, encoder in (encoders | {"plain CNN": plain}).items()
@@ -153,6 +154,7 @@ for name, errors in by_angle_trained.items():
 # - The papers' grid is only as good as its padding; they do not mention the point.
 # - Between quarter turns the G-CNN is approximately invariant, better than the CNN (the numbers at 45° above) but not
 #   exact; larger kernels and a coarser stride late help, and so does hiding the square frame of the zero padding,
-#   which training learns to use, behind a disc (`isotropic` in `models.LAYOUTS`). Notebook 02 shows what this costs in accuracy.
+#   which training learns to use, behind a disc (`isotropic` in `models.LAYOUTS`). Notebook 02 shows what this costs in
+#   accuracy.
 # - An autoencoder learns to use even that little, because it has to redraw the slant. What it can use repeats every
 #   quarter turn, so averaging over two turned copies of the input (`frames`) cancels most of it: notebook 05.

@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 3 · The von Mises–Fisher distribution, and why a sphere
 #
-# Equation 1: $q(z \mid \mu, \kappa) = C_d(\kappa)\, e^{\kappa \mu^\top z}$ on the sphere $S^{d-1}$, with
-# $C_d(\kappa) = \kappa^{d/2-1} / \big((2\pi)^{d/2} I_{d/2-1}(\kappa)\big)$, and the uniform law as prior. **You will see**
-# samples on the sphere, their law against theory, the KL over concentration and dimension, how accurate it is, the
-# surface area that peaks at d = 7, and what a spherical latent looks like beside a Gaussian one.
+# Equation 1: $q(z \mid \mu, \kappa) = C_d(\kappa)\, e^{\kappa \mu^\top z}$ on the sphere $S^{d-1}$, with $C_d(\kappa)
+# = \kappa^{d/2-1} / \big((2\pi)^{d/2} I_{d/2-1}(\kappa)\big)$, and the uniform law as prior. **You will see** samples
+# on the sphere, their law against theory, the KL over concentration and dimension, how accurate it is, the surface
+# area that peaks at d = 7, and what a spherical latent looks like beside a Gaussian one.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
@@ -94,8 +94,9 @@ figures.save(figure, "vmf_kl", **stamp);
 # %% [markdown]
 # ## How accurate?
 #
-# The relative error of the KL in float64 against 60 digits of mpmath. Written down naively, the KL is the difference of two
-# nearly equal numbers on the left (small κ) and needs a Bessel function beyond the range of floats on the right.
+# The relative error of the KL in float64 against 60 digits of mpmath. Written down naively, the KL is the difference
+# of two nearly equal numbers on the left (small κ) and needs a Bessel function beyond the range of floats on the
+# right.
 
 # %%
 def exact_kl(dim: int, kappa: float) -> mpmath.mpf:
@@ -131,15 +132,15 @@ print(f"largest: {max(area):.2f} at d = {dims[int(np.argmax(area))]}")
 for dim in (20, 40):
     print(f"at d = {dim}: {area[dims.index(dim)]:.1e}, {area[dims.index(dim)] / max(area):.1e} of the largest")
 figure = figures.curves(
-    dims, {"area of the unit sphere in d dimensions": area}, xlabel="d", ylabel="area", title="The surface peaks at d = 7"
+    dims, {"unit sphere in d dimensions": area}, xlabel="d", ylabel="area", title="The surface peaks at d = 7"
 )
 figures.save(figure, "sphere_area", **stamp);
 
 # %% [markdown]
 # ## Why not a Gaussian?
 #
-# The same steerable encoder, once with a latent sphere in three dimensions, once with a Gaussian latent plane. Both have
-# two degrees of freedom. The table says how long they were trained: a short training shows a beginning, no more.
+# The same steerable encoder, once with a latent sphere in three dimensions, once with a Gaussian latent plane. Both
+# have two degrees of freedom. The table says how long they were trained: a short training shows a beginning, no more.
 
 # %%
 results = {name: run(spec) for name, spec in profiles.sphere_and_plane(profile, source, seed).items()}
@@ -156,13 +157,14 @@ turned = metrics.latent_codes(sphere_vae, rotate(digits, 90))
 print(f"turned by 90°, the codes move by {metrics.angle_between(sphere, turned).max():.1e} degrees at most")
 distance = plane.norm(dim=1)
 print(f"codes' distance from the origin: sphere exactly 1, plane {distance.mean():.2f} ± {distance.std():.2f}")
-print(f"codes in the plane within 1 σ of the prior: {(distance < 1).float().mean():.0%}, of the prior itself {1 - np.exp(-0.5):.0%}")
+within = (distance < 1).float().mean()
+print(f"codes in the plane within 1 σ of the prior: {within:.0%}, of the prior itself {1 - np.exp(-0.5):.0%}")
 
 # %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
 # - The samples follow the exact law for every dimension and concentration, and the KL is right to the last digits.
 # - The area peaks at d = 7, between the paper's 5 and 10, and then it goes on to vanish.
-# - The Gaussian prior pulls every class to the same place, the origin; the uniform prior on the sphere has no such place.
-#   How the codes lie after the training above is in the figure and the lines under it; it does not say which of the two
-#   is better after a longer one.
+# - The Gaussian prior pulls every class to the same place, the origin; the uniform prior on the sphere has no such
+#   place. How the codes lie after the training above is in the figure and the lines under it; it does not say which of
+#   the two is better after a longer one.

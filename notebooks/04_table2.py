@@ -65,9 +65,9 @@ Markdown(tables.agreement(results))
 # %% [markdown]
 # ## At the papers' size
 #
-# The cells that `gvae run table2` has computed so far: 30,000 digits, the papers' architectures and schedules of 50 epochs.
-# Nothing is trained here. All cells are compared after the same few epochs of that schedule, those that have got so far;
-# beside it, in small letters, stands the farthest that each has been trained.
+# The cells that `gvae run table2` has computed so far: 30,000 digits, the papers' architectures and schedules of 50
+# epochs. Nothing is trained here. All cells are compared after the same few epochs of that schedule, those that have
+# got so far; beside it, in small letters, stands the farthest that each has been trained.
 
 # %%
 full_size, epoch = profiles.full_size_results("table2"), tables.TABLE2_EPOCH
@@ -88,8 +88,8 @@ Markdown(tables.agreement(full_size, epoch) if full_size else "None yet.")
 # %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
-# - The lists above count in how many pairs of cells our order is the papers': the loss falls with d, and rises with β by
-#   β / 100 times the KL per image, most where d and with it the KL is large.
+# - The lists above count in how many pairs of cells our order is the papers': the loss falls with d, and rises with β
+#   by β / 100 times the KL per image, most where d and with it the KL is large.
 # - For β ≤ 1 the weight per image is at most 0.01 against a squared error of hundreds: the KL is free, and the
 #   papers' first three columns are repetitions of one experiment. Their cell (0.01, 10) of the S-GVAE, 48.27k, is out
 #   of line with its neighbours.

@@ -18,8 +18,9 @@
 # # 5 · Rotate a digit, and its reconstruction stays upright
 #
 # Figure 1 of the 2022 paper. The S-GVAE is trained on upright digits only; its code is exact under quarter turns and
-# moves little in between (how little, is measured below), so a turned digit comes back upright. The S-VAE, with a plain CNN encoder, does not know what to do with it. **You will see** the
-# grid, the drift of the codes, and **a slider to turn digits yourself**.
+# moves little in between (how little, is measured below), so a turned digit comes back upright. The S-VAE, with a
+# plain CNN encoder, does not know what to do with it. **You will see** the grid, the drift of the codes, and **a
+# slider to turn digits yourself**.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
@@ -58,7 +59,8 @@ Markdown(tables.runs(results))
 # ## The rotation explorer
 #
 # Drag the slider, or click it and use the arrow keys; or press play. Pick other digits and models, or draw a digit of
-# your own. This needs a running kernel; the page `explorer.html` beside the figures, and the still figures below, do not.
+# your own. This needs a running kernel; the page `explorer.html` beside the figures, and the still figures below, do
+# not.
 
 # %%
 explorer = RotationExplorer(trained_models(profile, source, seed), images, labels)
@@ -125,8 +127,8 @@ Markdown(tables.drift(profiles.full_size_models()) if full_size else "None yet."
 # ## What it shows, and where it differs from the paper
 #
 # - The S-GVAE's reconstructions of rotated digits are upright; the S-VAE's are blurs or other digits.
-# - Its code does not see a quarter turn, up to rounding; between them it drifts, because of the pixel grid (notebook 01).
-#   The tables above say how far, for each model, beside the angle between different digits. The average over two turned
-#   copies of the input (`frames`) keeps the drift smallest at the papers' size.
+# - Its code does not see a quarter turn, up to rounding; between them it drifts, because of the pixel grid (notebook
+#   01). The tables above say how far, for each model, beside the angle between different digits. The average over two
+#   turned copies of the input (`frames`) keeps the drift smallest at the papers' size.
 # - As in the papers, the price is sharpness: the S-VAE's upright digits are crisper than the S-GVAE's. Whether they can
 #   still be read, and why 9s suffer most, is notebook 06.

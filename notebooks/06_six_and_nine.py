@@ -107,7 +107,8 @@ numbers = tables.measured(read, judge=judge_result.spec.key, digits=len(labels))
 Markdown(tables.save(tables.reconstructions(read), "reconstructions", numbers=numbers, **stamp))
 
 # %% [markdown]
-# The models of the papers' size, on official test digits where the full MNIST is at hand, on those of mnist5k otherwise:
+# The models of the papers' size, on official test digits where the full MNIST is at hand, on those of mnist5k
+# otherwise:
 
 # %%
 official = profiles.resolve_source("auto")
@@ -164,11 +165,11 @@ Markdown(tables.save(tables.searches(found), "search_by_code", numbers=tables.me
 # ## What it shows, and where it differs from the paper
 #
 # - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6; but the S-GVAE's
-#   reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer to each
-#   other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
-# - What the small S-GVAE of the `quick` profile does lose is sharpness. Its 9s suffer, as in the tiny paper: many
-#   are read as 4s, whose top is open, and many of the 4s as 9s; a search by code, without the decoder, finds more of them.
-# - At the papers' size the table compares one frame with two (`SteerableEncoder`): with two, turned digits, 6s and 9s among
-#   them, are read almost as well as upright ones.
-# - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two digits,
-#   and neither judge nor search recovers them.
+#   reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer
+#   to each other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
+# - What the small S-GVAE of the `quick` profile does lose is sharpness. Its 9s suffer, as in the tiny paper: many are
+#   read as 4s, whose top is open, and many of the 4s as 9s; a search by code, without the decoder, finds more of them.
+# - At the papers' size the table compares one frame with two (`SteerableEncoder`): with two, turned digits, 6s and 9s
+#   among them, are read almost as well as upright ones.
+# - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two
+#   digits, and neither judge nor search recovers them.

@@ -233,13 +233,13 @@ def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor) -> Figure:
     left.scatter(np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), **dots)
     left.grid(True, lw=0.3)
     left.set(xticklabels=[], yticklabels=[])
-    left.set_title("S-GVAE, d = 3: the whole sphere, no centre and no edge", fontsize=10)
+    left.set_title("S-GVAE, d = 3: the sphere, no centre and no edge", fontsize=10)
     image = right.scatter(*plane.T.numpy(), **dots)
     turn = np.linspace(0, 2 * np.pi, 100)
     for sigmas in (1, 2, 3):
         right.plot(sigmas * np.cos(turn), sigmas * np.sin(turn), color=GREY, lw=0.6)
     right.set_aspect("equal")
-    right.set_title("Gaussian VAE, d = 2: everything is pulled to the origin (circles: 1, 2, 3 σ)", fontsize=10)
+    right.set_title("Gaussian VAE, d = 2: the plane, its prior around the origin (circles: 1, 2, 3 σ)", fontsize=10)
     figure.colorbar(image, ax=right, ticks=range(10), label="digit")
     return figure
 

@@ -25,7 +25,7 @@ FIGURES = {
     "six_and_nine": "Rotated 6s and 9s, and what the models make of them.",
     "latent_drift": "How far the code moves while a digit turns; dotted, the angle between different digits.",
     "latent_spaces": "Codes by digit: the S-GVAE's sphere, d = 3, and a Gaussian VAE's plane, d = 2.",
-    "explorer": "The rotation explorer: ten digits turned by 60°, what the S-GVAE makes of them, how far their codes move.",
+    "explorer": "The rotation explorer: ten digits turned by 60°, their reconstructions, how far the codes move.",
     "explorer_drawing": "A 2 drawn in the explorer beside other digits, their codes on the latent sphere.",
 }
 PROFILES = {
@@ -64,7 +64,7 @@ def page(outputs: Path) -> str:
 
 
 def committed(folder: Path, profile: str, lists: Callable[[str, str, int], list[RunSpec]]) -> list[Result]:
-    """The committed results of a list of runs, in its order, all seeds of each; the JSON of any other run is left out."""
+    """The committed results of a list of runs, in its order, all seeds of each."""
     found: dict[str, list[Result]] = {}
     for result in sorted(_stored(folder), key=lambda result: result.spec.seed):
         found.setdefault(dataclasses.replace(result.spec, seed=0).key, []).append(result)
@@ -116,42 +116,49 @@ def _profile(folder: Path, profile: str, suffix: str) -> list[str]:
             tables.agreement(table2, epoch),
             _missing("table2", profile, table2),
         ]
-    by_key = {result.spec.key: result for result in _stored(folder)}
-    if read := _measured(folder / f"reconstructions{suffix}.json"):
-        shares = [(by_key[key], found) for key, found in read["shares"].items() if key in by_key]
+    file = f"reconstructions{suffix}.json"
+    read, shares = _measured(folder / file)
+    if shares:
         parts += [
             "### Accuracy on reconstructions (tiny paper, Table 1)",
             f"The share of reconstructions of {read['digits']:,} test digits ({read['source']}) that a CNN trained on"
-            f" upright digits reads right ({_judge(folder, read['judge'])}; the tiny paper's judge is a ResNet-50). Kept in"
-            f" [{profile}/reconstructions{suffix}.json]({profile}/reconstructions{suffix}.json).",
+            f" upright digits reads right ({_judge(folder, read['judge'])}; the tiny paper's judge is a ResNet-50)."
+            f" Kept in [{profile}/{file}]({profile}/{file}).",
             tables.reconstructions(shares, link),
             *map(figure, ("figure1", "full_turn_2", "six_and_nine")),
             _missing("reconstructions", profile, committed(folder, profile, TABLES["reconstructions"])),
         ]
-    if read := _measured(folder / f"search_by_code{suffix}.json"):
-        shares = [(by_key[key], found) for key, found in read["shares"].items() if key in by_key]
+    file = f"search_by_code{suffix}.json"
+    _, shares = _measured(folder / file)
+    if shares:
         parts += [
             "### Search by code",
-            "The share of test digits whose five nearest upright training digits, by code, say which digit it is. Kept in"
-            f" [{profile}/search_by_code{suffix}.json]({profile}/search_by_code{suffix}.json).",
+            "The share of test digits whose five nearest upright training digits, by code, say which digit it is."
+            f" Kept in [{profile}/{file}]({profile}/{file}).",
             tables.searches(shares, link),
         ]
     if models:
         parts += [
             "### How far the code moves while a digit turns",
-            "The angle between the codes of a digit turned and upright, a mean over 200 test digits. At quarter turns an"
-            " S-GVAE's code stays where it is, up to rounding; between them it moves.",
+            "The angle between the codes of a digit turned and upright, a mean over 200 test digits. At quarter turns"
+            " an S-GVAE's code stays where it is, up to rounding; between them it moves.",
             tables.drift([*models, *(table2 if profile == "paper" else [])], link),
             figure("latent_drift"),
         ]
-    explorer = f"[{profile}/explorer.html]({profile}/explorer.html) is the rotation explorer as one page: open it in a browser."
+    file = f"{profile}/explorer.html"
+    explorer = f"[{file}]({file}) is the rotation explorer as one page: open it in a browser."
     pictures = [figure(name) for name in ("explorer", "explorer_drawing", "latent_spaces")]
     parts += [*pictures, explorer if (folder / "explorer.html").is_file() else ""]
     return [part for part in parts if part]
 
 
-def _measured(path: Path) -> Mapping | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _measured(path: Path) -> tuple[Mapping, tables.Shares]:
+    """What `tables.save` kept of a table, and its shares by result, those whose run is committed."""
+    if not path.is_file():
+        return {}, []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    by_key = {result.spec.key: result for result in _stored(path.parent)}
+    return record, [(by_key[key], shares) for key, shares in record["shares"].items() if key in by_key]
 
 
 def _judge(folder: Path, key: str) -> str:
@@ -200,7 +207,8 @@ def _uses(result: Result) -> tuple[str, str]:
             f"turned digits ({turned:.1%}), anything that is no handwritten digit",
         )
     between = max(moved for angle, moved in zip(numbers["angles"], numbers["latent_drift"]) if angle % 90)
-    moves = f"by up to {between:.0f}° between quarter turns, where different digits are {numbers['typical_angle']:.0f}° apart"
+    apart = f"where different digits are {numbers['typical_angle']:.0f}° apart"
+    moves = f"by up to {between:.0f}° between quarter turns, {apart}"
     if result.spec.model == "sgvae":
         return (
             f"codes that hold still at quarter turns and move {moves}; upright reconstructions of turned digits",

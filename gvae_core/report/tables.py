@@ -149,7 +149,7 @@ def table2(results: Sequence[Result], epoch: int | None = None, link: Link | Non
 
 
 def agreement(results: Sequence[Result], epoch: int | None = None) -> str:
-    """Where Table 2 agrees with the papers, in numbers: level, order over d and β, the flat columns, the models' distance.
+    """Where Table 2 agrees with the papers: level, order over d and β, the flat columns, the models' distance.
 
     Over the cells that have reached ``epoch`` (None: as far as each is) and that the papers have. Their cell
     (0.01, 10) of the S-GVAE, out of line with its neighbours, stands apart.
@@ -200,7 +200,7 @@ def agreement(results: Sequence[Result], epoch: int | None = None) -> str:
 
 
 def drift(results: Sequence[Result], link: Link | None = None) -> str:
-    """How far the code moves while a digit turns, in degrees on the latent sphere: at quarter turns and between them."""
+    """How far the code moves on the latent sphere while a digit turns, at quarter turns and between them (degrees)."""
     rows = []
     for result in results:
         numbers = result.metrics

@@ -1,4 +1,4 @@
-"""The trained autoencoders of this machine and the committed ones, by their specs in words, loaded when they are asked for."""
+"""The trained autoencoders of this machine and the committed ones, by name, loaded when they are asked for."""
 
 from __future__ import annotations
 
@@ -68,4 +68,5 @@ def words(result: Result) -> str:
     rotated = " rotated" if spec.protocol == "rotated" else ""
     seed = f", seed {spec.seed}" if spec.seed else ""
     frames = f"{spec.sizes['frames']} frames, " if "frames" in spec.sizes else ""
-    return f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g} · {frames}{epochs} of {spec.training_digits:,}{rotated} digits{seed}"
+    model = f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g}"
+    return f"{model} · {frames}{epochs} of {spec.training_digits:,}{rotated} digits{seed}"

@@ -25,7 +25,7 @@ def label(result: Result) -> str:
 
 
 def network(spec: RunSpec) -> str:
-    """The model with what a table tells its cells apart by: ``S-GVAE, d = 6, β = 0.1``, ``CNN, plain cross-entropy``."""
+    """The model with what tells a table's cells apart: ``S-GVAE, d = 6, β = 0.1``, ``CNN, plain cross-entropy``."""
     words = [NAMES[spec.model]]
     if spec.latent_dim:
         words += [f"d = {spec.latent_dim}", f"β = {spec.beta:g}"]
