@@ -172,14 +172,17 @@ def pair_angles(codes: Tensor, labels: Tensor, first: int, second: int) -> Tenso
     return angles[a[:, None] < b[None] if first == second else a[:, None] != b[None]]
 
 
-def typical_angle(codes: Tensor, labels: Tensor) -> float:
-    """Mean angle (degrees) between codes [N, d] of different digits: the yardstick of `latent_drift`.
+def typical_angle(codes: Tensor, labels: Tensor, *, same: bool = False) -> float:
+    """Mean angle (degrees) between codes [N, d] of different digits, or of different images of the ``same`` digit.
 
-    NaN where all labels [N] are the same.
+    The yardsticks of `latent_drift`. Two random directions are 90 degrees apart, so the first alone says little.
+    NaN where there are no such pairs.
     """
     _check_labels(labels, codes)
     pairs = angle_between(codes[:, None], codes[None])
-    return pairs[labels[:, None] != labels[None]].mean().item()
+    alike = labels[:, None] == labels[None]
+    chosen = alike & ~torch.eye(len(codes), dtype=torch.bool) if same else ~alike
+    return pairs[chosen].mean().item()
 
 
 def neighbour_accuracy(

@@ -29,7 +29,7 @@ from .synchronisation import common_orientation
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
 
-_DISAGREEMENT = 30.0  # a nat of disagreement about the pose counts like so much squared error
+_PULL = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
 Losses = dict[str, Tensor]
 
@@ -92,26 +92,31 @@ def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float
 def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *, beta: float) -> Losses:
     """Losses of a `PoseVAE` on images as they came; the target is the image itself, turned as it is.
 
-    As in `vae_losses`, but the squared error counts inside the disc that stays in the picture at every angle, and the
-    KL of the pose to the uniform law on the circle is added to that of the content.
+    As in `vae_losses`, but the squared error counts inside the disc that stays in the picture at every angle, the KL
+    of the pose to the uniform law on the circle is added to that of the content, and the canonical view is turned by
+    the pose's mode: an angle drawn from its law would blur what the decoder learns.
 
     ``common`` [N], in degrees, says how each image is turned against an orientation that all share, as
     `synchronisation.common_orientation` finds it without labels. Without it alike images may end in two orientations,
-    half a turn apart. Where given, the pose is drawn towards it: ``disagreement`` is its negative log density under
-    q(angle | x), and a pose drawn further away than 45 degrees is replaced by it in the reconstruction.
+    half a turn apart. Where given, the pose's mode is pulled towards it, ``disagreement`` = 1 - cos(difference), and
+    one further away than 45 degrees is replaced by it in the reconstruction; the concentration is fitted to the
+    difference by likelihood, ``pose_nll``.
     """
     content, pose = model.posteriors(images)
-    drawn, losses = pose.rsample(), {}
+    direction, losses = pose.loc, {}
     if common is not None:
         radians = torch.deg2rad(common)
-        towards = torch.stack([radians.cos(), radians.sin()], -1).to(drawn)
-        near = (drawn * towards).sum(-1, keepdim=True) > math.cos(math.radians(45))
-        drawn = torch.where(near, drawn, towards)
-        losses["disagreement"] = -pose.log_prob(towards).mean()
-    canvas = turn(model.decode_canvas(content.rsample()), degrees(drawn))
+        towards = torch.stack([radians.cos(), radians.sin()], -1).to(direction)
+        cosine = (direction * towards).sum(-1)
+        losses["disagreement"] = (1 - cosine).mean()
+        losses["pose_nll"] = -pose.log_prob_cosine(cosine.detach()).mean()
+        direction = torch.where((cosine > math.cos(math.radians(45)))[:, None], direction, towards)
+    canvas = turn(model.decode_canvas(content.rsample()), degrees(direction))
     squared_error = ((canvas - model.canvas(images)).square() * model.disc()).sum((1, 2, 3)).mean()
     kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, model.pose_prior).mean()
-    loss = PAPER_BATCH * (squared_error + _DISAGREEMENT * losses.get("disagreement", 0)) + beta * (kl + kl_pose)
+    loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
+    if common is not None:
+        loss = loss + PAPER_BATCH * (_PULL * losses["disagreement"] + losses["pose_nll"])
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
 
 

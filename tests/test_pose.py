@@ -53,7 +53,7 @@ def test_gradients_reach_every_parameter(digits):
     losses = pose_losses(model, digits.images[:16], random_angles(16, 0), beta=0.1)
     losses["loss"].backward()
     assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
-    assert set(losses) == {"loss", "squared_error", "kl", "kl_pose", "disagreement"}
+    assert set(losses) == {"loss", "squared_error", "kl", "kl_pose", "disagreement", "pose_nll"}
 
 
 def test_pose_and_gaussian_exclude_each_other():
