@@ -26,6 +26,7 @@ from .models import evaluating
 from .models.pose import PoseVAE, degrees
 from .rotation import rotate, turn
 from .synchronisation import common_orientation
+from .vmf import VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
 
@@ -109,7 +110,8 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
         towards = torch.stack([radians.cos(), radians.sin()], -1).to(direction)
         cosine = (direction * towards).sum(-1)
         losses["disagreement"] = (1 - cosine).mean()
-        losses["pose_nll"] = -pose.log_prob_cosine(cosine.detach()).mean()
+        law = VonMisesFisher(direction.detach(), pose.concentration, validate_args=False)
+        losses["pose_nll"] = -law.log_prob(towards).mean()
         direction = torch.where((cosine > math.cos(math.radians(45)))[:, None], direction, towards)
     canvas = turn(model.decode_canvas(content.rsample()), degrees(direction))
     squared_error = ((canvas - model.canvas(images)).square() * model.disc()).sum((1, 2, 3)).mean()
