@@ -7,8 +7,8 @@ the modules it knows, so parameters, buffers, state dict, hooks and training mod
 from __future__ import annotations
 
 import copy
+import math
 import os
-import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class _Fast:
         return copied
 
     def __reduce_ex__(self, protocol: int):
-        raise pickle.PicklingError(
+        raise TypeError(
             "escnn's groups cannot be pickled, and no module that holds them: save the model's state_dict() and load it "
             "into a model that is built anew (copy.deepcopy works)"
         )
@@ -193,8 +193,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
         if self._takes_escnn(input) or torch_path.transformed():
             return self._convolve_dense(input)
         f, x = self._factors, as_features(input)
-        if min(self._sides(x)) < 1:
-            return self._convolve_dense(input)  # torch says what does not fit
+        if not self._fits(x):
+            return self._convolve_dense(input)  # torch says what is wrong
         filters, coefficients, basis_out = self._float_constants()
         weights = self.weights.view(f.fields_out, f.fields_in, -1)
         bias = self.expanded_bias
@@ -220,10 +220,11 @@ class FastR2Conv(_Fast, enn.R2Conv):
         )
         return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
 
-    def _sides(self, x: Features) -> tuple[int, int]:
-        """Height and width of the output."""
+    def _fits(self, x: Features) -> bool:
+        """Whether the kernel fits into the padded map, and the input's dtype to the weights'."""
         pad = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
-        return tuple((size + 2 * p - self.kernel_size) // self.stride + 1 for size, p in zip(x.grid[1:], pad))
+        large = all(side > 0 and side + 2 * p >= self.kernel_size for side, p in zip(x.grid[1:], pad))
+        return large and (x.raw.dtype == self.weights.dtype or torch.is_autocast_enabled(x.raw.device.type))
 
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
@@ -277,9 +278,12 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
             return getattr(self, f"{self._escape_name(name)}_{suffix}")
 
         trivial = self._has_trivial[name]
+        from_batch = self.training or not self.track_running_stats
+        if from_batch and math.prod(x.grid) < 2:  # escnn makes its running statistics NaN
+            raise ValueError(f"expected more than one value per channel for the statistics, got {[*x.tensor.shape]}")
         if self.training:
             self.num_batches_tracked += 1
-        if self.training or not self.track_running_stats:
+        if from_batch:
             with torch.no_grad():
                 if x.packed:
                     means, variances = (
