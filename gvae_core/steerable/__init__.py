@@ -1,11 +1,14 @@
 """SO(2)-steerable layers, several times faster than escnn's with exactly escnn's outputs.
 
-`accelerate` turns the layers of a model into fast ones, `report` says which are and why not. How:
+`accelerate` turns the layers of a model into fast ones, `explain` says which are and why not. How:
 `factors` (few filters and a mixing matrix instead of a dense kernel), `torch_path` (in torch
 operations, any device), `native` and `kernels.cpp` (compiled for this CPU), `features` (what stays
-packed or pending between layers), `layers`.
+packed or pending between layers), `layers`, and `escnn_fixes` (two faults of escnn, mended on import).
 """
 
-from .layers import LayerReport, accelerate, path_in_use, report
+from . import escnn_fixes
+from .layers import Explanation, accelerate, explain, path_in_use
 
-__all__ = ["LayerReport", "accelerate", "path_in_use", "report"]
+escnn_fixes.apply()
+
+__all__ = ["Explanation", "accelerate", "explain", "path_in_use"]

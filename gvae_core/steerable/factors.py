@@ -81,10 +81,13 @@ def factorise(convolution: R2Conv) -> Factors:
     """Factorise the basis of a convolution; ValueError, saying why, where that is not possible.
 
     Conditions: one representation for all input fields and one for all output fields, groups 1,
-    dilation 1, zero padding, and a residual of at most 1e-6.
+    dilation 1, zero padding, one stride, and a residual of at most 1e-6.
     """
-    if not isinstance(convolution.stride, int):
-        raise ValueError(f"stride={convolution.stride!r} is not one number")
+    if not isinstance(convolution.stride, int) or convolution.stride < 1:
+        raise ValueError(f"stride={convolution.stride!r} is not one positive number")
+    padding = convolution.padding
+    if any(not isinstance(p, int) or p < 0 for p in (padding if isinstance(padding, tuple) else (padding,))):
+        raise ValueError(f"padding={padding!r} is not one or two numbers of at least 0")
     for name, supported in (("groups", 1), ("dilation", 1), ("padding_mode", "zeros")):
         value = getattr(convolution, name)
         if value != supported:

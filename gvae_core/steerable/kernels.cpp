@@ -16,8 +16,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -89,7 +89,7 @@ void parallel(long threads, const Work& work) {
         running.reserve(threads);
         for (; started < threads; ++started)
             running.emplace_back([&work, started] { work(started); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
     }
     work(0);
     for (long t = started; t < threads; ++t) work(t);
@@ -420,7 +420,7 @@ void spread_maps(const Layout& l, const float* row, float* z, const long* map_co
 // mixing [entries][fields][fields out], bias [components out][lanes out] or null. Returns 0, or 1
 // without memory.
 extern "C" int steerable_convolve(const Convolution* convolution, const float* x, const float* keep,
-                                  const float* mixing, const float* bias, float* y) {
+                                  const float* mixing, const float* bias, float* y) try {
     const Convolution& c = *convolution;
     const Layout l(c);
     const long threads = std::max<long>(1, std::min<long>(c.threads, c.images));
@@ -472,13 +472,15 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
         }
     });
     return 0;
+} catch (const std::exception&) {
+    return 1;
 }
 
 // grad [images][height out][width out][components out][lanes out]; grad_x like x or null;
 // grad_mixing like mixing or null.
 extern "C" int steerable_convolve_backward(const Convolution* convolution, const float* x,
                                            const float* keep, const float* mixing,
-                                           const float* grad, float* grad_x, float* grad_mixing) {
+                                           const float* grad, float* grad_x, float* grad_mixing) try {
     const Convolution& c = *convolution;
     const Layout l(c);
     const long threads = std::max<long>(1, std::min<long>(c.threads, c.images));
@@ -557,6 +559,8 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                         }
                     }
     return 0;
+} catch (const std::exception&) {
+    return 1;
 }
 
 // ---- batch norm and pointwise functions in the Fourier domain
@@ -565,7 +569,7 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
 // x [images][pixels][channels], channels a multiple of LANES -> per image mean and squared
 // deviations [images][2][channels]
 extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t channels,
-                                    int64_t threads, const float* x, float* out) {
+                                    int64_t threads, const float* x, float* out) try {
     std::atomic<long> next{0};
     parallel(std::min(threads, images), [&](long) {
         for (long n; (n = next++) < images;)
@@ -583,6 +587,8 @@ extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t chan
             }
     });
     return 0;
+} catch (const std::exception&) {
+    return 1;
 }
 
 extern "C" struct Activation {
@@ -664,7 +670,7 @@ inline void normalise(const Activation& a, const float* x, long f, Vec* out) {
 }  // namespace
 
 // x [images][pixels][components][lanes] -> y [images][pixels][components out][lanes]
-extern "C" int steerable_activate(const Activation* activation, const float* x, float* y) {
+extern "C" int steerable_activate(const Activation* activation, const float* x, float* y) try {
     const Activation& a = *activation;
     const bool relu = a.relu;
     std::atomic<long> next{0};
@@ -682,13 +688,15 @@ extern "C" int steerable_activate(const Activation* activation, const float* x, 
                 }
     });
     return 0;
+} catch (const std::exception&) {
+    return 1;
 }
 
 // grad like y; grad_x like x; grad_scale [images][lanes] and grad_shift
 // [images][components][lanes], or null.
 extern "C" int steerable_activate_backward(const Activation* activation, const float* x,
                                            const float* grad, float* grad_x, float* grad_scale,
-                                           float* grad_shift) {
+                                           float* grad_shift) try {
     const Activation& a = *activation;
     const bool relu = a.relu;
     std::atomic<long> next{0};
@@ -725,6 +733,8 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
             }
     });
     return 0;
+} catch (const std::exception&) {
+    return 1;
 }
 
 extern "C" int steerable_width() {

@@ -6,6 +6,8 @@ the modules it knows, so parameters, buffers, state dict, hooks and training mod
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -15,9 +17,11 @@ import escnn.nn as enn
 import torch
 import torch.nn.functional as F
 from escnn.nn import GeometricTensor
+from escnn.nn.modules.basismanager import BlocksBasisExpansion
 from torch import Tensor, nn
 
 from . import native, torch_path
+from .escnn_fixes import own_bases
 from .factors import Factors, factorise, uniform_representation
 from .features import Affine, Features, as_features
 
@@ -27,8 +31,8 @@ PATHS = ("escnn", "torch", "native")
 class _Fast:
     """What the fast layers share: the path they take.
 
-    ``steerable_path`` is the path asked for; the compiled kernels additionally need float32 on a
-    CPU outside autocast, and a compiler.
+    ``steerable_path`` is the path asked for; the compiled kernels additionally need float32 on a CPU outside autocast
+    and torch.func's transforms, and a compiler.
     """
 
     steerable_path: str = "native"
@@ -37,62 +41,120 @@ class _Fast:
     def _prepare(self) -> None:
         """Compute what the fast forward needs; ValueError, saying why, where it cannot be fast."""
 
-    def _takes_native(self, x: Features) -> bool:
+    def _takes_escnn(self, input: GeometricTensor) -> bool:
+        """Asked for, or values that are no maps over a plane (points, volumes, a gspace without a plane)."""
+        return self.steerable_path == "escnn" or not (isinstance(input, Features) or input.tensor.ndim == 4)
+
+    def _takes_native(self, x: Features, *others: Tensor | None) -> bool:
+        """Whether the kernels can read the input and the layer's other tensors: never another dtype or device."""
         return (
             self.steerable_path == "native"
             and self._native_refusal is None
-            and x.raw.device.type == "cpu"
-            and x.raw.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
+            and not torch.is_autocast_enabled("cpu")
+            and not torch_path.transformed()
+            and native.readable(x.raw, *others)
             and native.load() is not None
         )
 
+    def __deepcopy__(self, memo: dict) -> nn.Module:
+        copied = memo[id(self)] = copy.copy(self)
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
-def _state(tensor: Tensor) -> tuple:
-    """Changes whenever the tensor is replaced or written to in place."""
-    return (
-        tensor.data_ptr(),
-        tensor.device,
-        tensor.dtype,
-        None if tensor.is_inference() else tensor._version,
-    )
+    def __copy__(self) -> nn.Module:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce_ex__(self, protocol: int):
+        raise TypeError(
+            "escnn's groups cannot be pickled, and no module that holds them: save the model's state_dict() and load it "
+            "into a model that is built anew (copy.deepcopy works)"
+        )
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
     """`escnn.nn.R2Conv` as a few spatial filters and one matrix product per irrep, see `factors`.
 
-    In eval mode the expanded weights are kept, and expanded again once they have changed.
+    The weights are expanded in every call that may be differentiated; the others keep what they expanded beside a copy
+    of the weights, and expand again once the weights differ from it, however they were written. ``filter`` and
+    ``expanded_bias``, which escnn registers in eval mode, are computed when asked for: the buffers are the same in both
+    modes, the state dict has escnn's keys, and one with or without them is loaded in either mode.
     """
 
     def _prepare(self) -> None:
+        self._factorise()
+        self._eval_keys = not self.training or "filter" in self._buffers  # a new escnn layer has eval mode's keys
+        for name in ("filter", "expanded_bias"):
+            self._buffers.pop(name, None)
+        self._expanded: tuple[str, Tensor, Tensor] | None = None
+
+    def _factorise(self) -> None:
         factors = factorise(self)
         try:
-            plan, self._native_refusal = (
-                native.ConvolutionPlan(factors, self.stride, self.padding),
-                None,
-            )
+            plan, self._native_refusal = native.ConvolutionPlan(factors, self.stride, self.padding), None
         except ValueError as reason:
             plan, self._native_refusal = None, str(reason)
         self._factors: Factors = factors
         self._plan: native.ConvolutionPlan | None = plan
-        self._prepared_for = _state(self._sampled_basis)
+        self._prepared_for = self._sampled_basis.detach().clone(), self._geometry
         self._constants: tuple[tuple, tuple] | None = None
-        self._expanded: tuple[tuple, Tensor] | None = None
+        self._float_constants()
 
     def train(self, mode: bool = True) -> FastR2Conv:
-        # escnn expands the dense filter for eval mode; it stays in the state dict, but nothing
-        # differentiates it
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.steerable_path == "escnn"):
-            return super().train(mode)
+        if mode or self.training:
+            self._eval_keys = not mode
+        return nn.Module.train(self, mode)  # escnn's would expand the dense filter or drop it
+
+    def _apply(self, *args, **kwargs) -> FastR2Conv:
+        super()._apply(*args, **kwargs)
+        self._float_constants()  # now, because nothing may be kept that is made while a graph is traced
+        return self
+
+    @property
+    def filter(self) -> Tensor:
+        """The dense filter [C_out, C_in, k, k] of the weights as they are now."""
+        return self._mixing("dense", self._dense_filter)
+
+    @property
+    def expanded_bias(self) -> Tensor | None:
+        """The bias of every channel, [C_out]."""
+        return None if self.bias is None else self.bias_expansion @ self.bias
+
+    def _dense_filter(self) -> Tensor:
+        f, basis = self._factors, self._sampled_basis
+        blocks = self.weights.view(-1, len(basis)) @ basis.flatten(1)
+        blocks = blocks.view(f.fields_out, f.fields_in, f.components_out, f.components_in, -1).transpose(1, 2)
+        return blocks.reshape(self.out_type.size, self.in_type.size, self.kernel_size, self.kernel_size)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._eval_keys:
+            for name in ("expanded_bias", "filter"):
+                value = getattr(self, name)
+                if value is not None:
+                    destination[prefix + name] = value if keep_vars else value.detach()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        computed = {prefix + "filter", prefix + "expanded_bias"}
+        super()._load_from_state_dict({k: v for k, v in state_dict.items() if k not in computed}, prefix, *args)
 
     @property
     def _sampled_basis(self) -> Tensor:
-        (block,) = self.basisexpansion._modules.values()  # children() would hash its basis, for half a millisecond
+        (block,) = self.basisexpansion._modules.values()
         return block.sampled_basis
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_constants": None, "_expanded": None}
+    @property
+    def _geometry(self) -> tuple:
+        return self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+
+    def _is_prepared(self) -> bool:
+        """Whether the factors are those of the layer as it is now: its buffer may have been loaded or written."""
+        known, geometry = self._prepared_for
+        if geometry != self._geometry:
+            return False
+        return torch.compiler.is_compiling() or torch_path.transformed() or _equal(self._sampled_basis, known)
 
     def _float_constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Filters, mixing and basis_out in the weights' dtype and on their device."""
@@ -100,52 +162,52 @@ class FastR2Conv(_Fast, enn.R2Conv):
         constants = self._constants
         if constants is None or constants[0] != key:
             arrays = (f.filters, f.mixing, f.basis_out)
-            constants = (
-                key,
-                tuple(None if a is None else torch.from_numpy(a).to(*key) for a in arrays),
-            )
-            self._constants = constants
+            constants = key, tuple(None if a is None else torch.from_numpy(a).to(*key) for a in arrays)
+            if not torch.compiler.is_compiling():
+                self._constants = constants
         return constants[1]
 
-    def _mixing(self, expand: Callable[[], Tensor], path: str) -> Tensor:
+    def _mixing(self, way: str, expand: Callable[[], Tensor]) -> Tensor:
         """The expanded weights; kept between calls where nothing can differentiate them."""
-        compiling = torch.compiler.is_compiling()
-        if self.training or torch.is_grad_enabled() or compiling or self.weights.is_inference():
+        if (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch_path.transformed()
+            or self.weights.device.type != "cpu"  # a comparison would wait for the device
+        ):
             return expand()
-        key, kept = (path, *_state(self.weights)), self._expanded
-        if kept is None or kept[0] != key:
-            kept = self._expanded = key, expand()
-        return kept[1]
+        weights, kept = self.weights, self._expanded
+        if kept is None or kept[0] != way or not _equal(kept[1], weights):
+            kept = self._expanded = way, weights.detach().clone(), expand()
+        return kept[2]
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self.steerable_path == "escnn":
-            return super().forward(input)
-        if not torch.compiler.is_compiling() and self._prepared_for != _state(self._sampled_basis):
-            try:  # moved, copied, or another basis was loaded
-                self._prepare()
+        if not self._is_prepared():
+            try:
+                self._factorise()
             except ValueError as reason:
                 warnings.warn(f"back to escnn's forward: {reason}", RuntimeWarning, stacklevel=2)
-                self.__class__, self.__dict__["_steerable_refusal"] = enn.R2Conv, str(reason)
+                self._back_to_escnn(str(reason))
                 return self(input)
+        if self._takes_escnn(input) or torch_path.transformed():
+            return self._convolve_dense(input)
         f, x = self._factors, as_features(input)
+        if not self._fits(x):
+            return self._convolve_dense(input)  # torch says what is wrong
         filters, coefficients, basis_out = self._float_constants()
         weights = self.weights.view(f.fields_out, f.fields_in, -1)
-        bias = None if self.bias is None else self.bias_expansion @ self.bias
-        if self._takes_native(x):
+        bias = self.expanded_bias
+        if self._takes_native(x, weights, bias):
             mixing = self._mixing(
-                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
                 "native",
+                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
             )
             if bias is not None:
                 bias = native.pad_fields(bias.view(f.fields_out, -1).T).contiguous()
             raw, keep = x.packed_with_keep()
-            return Features(
-                native.Convolve.apply(self._plan, raw, keep, mixing, bias),
-                self.out_type,
-                packed=True,
-            )
-        mixing = self._mixing(lambda: weights @ coefficients, "torch")
+            return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
+        mixing = self._mixing("torch", lambda: weights @ coefficients)
         y = torch_path.convolve(
             x.tensor,
             filters,
@@ -158,6 +220,37 @@ class FastR2Conv(_Fast, enn.R2Conv):
         )
         return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
 
+    def _fits(self, x: Features) -> bool:
+        """Whether the kernel fits into the padded map, and the input's dtype to the weights'."""
+        pad = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
+        large = all(side > 0 and side + 2 * p >= self.kernel_size for side, p in zip(x.grid[1:], pad))
+        return large and (x.raw.dtype == self.weights.dtype or torch.is_autocast_enabled(x.raw.device.type))
+
+    def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
+        """escnn's own convolution, with the weights as they are now."""
+        y = F.conv2d(input.tensor, self.filter, self.expanded_bias, self.stride, self.padding)
+        return GeometricTensor(y, self.out_type)
+
+    def _back_to_escnn(self, reason: str) -> None:
+        filter, bias = self.filter.detach(), self.expanded_bias
+        self.__class__, self.__dict__["_steerable_refusal"] = enn.R2Conv, reason
+        if not self.training:  # its buffers in eval mode
+            self.register_buffer("filter", filter)
+            if bias is None:
+                self.expanded_bias = None
+            else:
+                self.register_buffer("expanded_bias", bias.detach())
+
+
+def _check_plane(layer: enn.EquivariantModule) -> None:
+    dimension = layer.in_type.gspace.dimensionality
+    if dimension != 2:
+        raise ValueError(f"its gspace has {dimension} dimensions, not 2")
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+
 
 class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
     """`escnn.nn.IIDBatchNorm2d`: only the statistics are taken here, the rest waits.
@@ -167,12 +260,13 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
     """
 
     def _prepare(self) -> None:
+        _check_plane(self)
         if uniform_representation(self.in_type) is None:
             raise ValueError("the fields differ in their representation")
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self.steerable_path == "escnn":
+        if self._takes_escnn(input):
             return super().forward(input)
         x = as_features(input)
         if x.affine is not None or x.keep is not None:
@@ -184,9 +278,12 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
             return getattr(self, f"{self._escape_name(name)}_{suffix}")
 
         trivial = self._has_trivial[name]
+        from_batch = self.training or not self.track_running_stats
+        if from_batch and math.prod(x.grid) < 2:  # escnn makes its running statistics NaN
+            raise ValueError(f"expected more than one value per channel for the statistics, got {[*x.tensor.shape]}")
         if self.training:
             self.num_batches_tracked += 1
-        if self.training or not self.track_running_stats:
+        if from_batch:
             with torch.no_grad():
                 if x.packed:
                     means, variances = (a[:, : shape[0]].T for a in native.statistics(x.raw.detach()))
@@ -214,6 +311,7 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
     """`escnn.nn.FourierPointwise` in one pass: batch norm, sample, function, project back."""
 
     def _prepare(self) -> None:
+        _check_plane(self)
         sizes = max(self.rho.size, self.rho_out.size), len(self.A)
         if self._function not in (F.elu, F.elu_, F.relu, F.relu_):
             self._native_refusal = f"the compiled kernels have no {self._function.__name__}"
@@ -222,12 +320,12 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self.steerable_path == "escnn":
+        if self._takes_escnn(input):
             return super().forward(input)
         x = as_features(input)
         if x.keep is not None:
             x = Features(x.tensor, x.type)
-        if x.packed and self._takes_native(x):
+        if x.packed and self._takes_native(x, self.A, self.Ainv, *(x.affine or ())):
             plan = native.ActivationPlan(self.A, self.Ainv, relu=self._function in (F.relu, F.relu_))
             affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
             return Features(native.Activate.apply(plan, x.raw, *affine), self.out_type, packed=True)
@@ -243,6 +341,7 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
     """`escnn.nn.FieldDropout` with the same random draws; the next convolution applies it."""
 
     def _prepare(self) -> None:
+        _check_plane(self)
         if len(self._order) != 1:
             raise ValueError("the fields differ in their size")
         if self.inplace:
@@ -250,7 +349,7 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self.steerable_path == "escnn" or not self.training:
+        if self._takes_escnn(input) or not self.training:
             return super().forward(input)
         x = as_features(input)
         if x.affine is not None or x.keep is not None:
@@ -268,7 +367,7 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         x = as_features(input)
-        if self.steerable_path == "escnn" or not x.packed or x.affine is not None or x.keep is not None:
+        if self._takes_escnn(input) or not x.packed or x.affine is not None or x.keep is not None:
             return super().forward(input)
         channels_last = x.raw.flatten(3).permute(0, 3, 1, 2)
         pooled = F.avg_pool2d(channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode)
@@ -281,9 +380,9 @@ class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        x = as_features(input)
-        if self.steerable_path == "escnn":
+        if self._takes_escnn(input):
             return super().forward(input)
+        x = as_features(input)
         if x.affine is not None or x.keep is not None:
             x = Features(x.tensor, x.type)
         n, height, width = x.grid
@@ -305,10 +404,13 @@ class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D
 class FastMaskModule(_Fast, enn.MaskModule):
     """`escnn.nn.MaskModule`; packed features are masked as they are."""
 
+    def _prepare(self) -> None:
+        _check_plane(self)
+
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         x = as_features(input)
-        if self.steerable_path == "escnn" or not x.packed or x.affine is not None or x.keep is not None:
+        if self._takes_escnn(input) or not x.packed or x.affine is not None or x.keep is not None:
             return super().forward(input)
         assert x.raw.shape[1:3] == self.mask.shape[2:]
         return Features(x.raw * self.mask[0, 0, :, :, None, None], self.out_type, packed=True)
@@ -327,7 +429,7 @@ FAST: dict[type, type] = {
 
 
 @dataclass(frozen=True)
-class LayerReport:
+class Explanation:
     """One layer of a model: the path it takes ("native", "torch" or "escnn") and why."""
 
     name: str
@@ -357,7 +459,7 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     The module is changed in place and returned: every layer of a kind in `FAST` gets the class of
     its fast counterpart. Parameters are the very same tensors, so an existing optimiser goes on
     working; the state dict, hooks, training mode and random draws stay as they are. A layer that
-    cannot be fast keeps escnn's forward, and `report` says why. Calling it again is harmless, and
+    cannot be fast keeps escnn's forward, and `explain` says why. Calling it again is harmless, and
     with another ``path`` it changes the path.
 
     Parameters
@@ -376,13 +478,15 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     >>> gspace = gspaces.rot2dOnR2(8)
     >>> fields = nn.FieldType(gspace, 4 * [gspace.regular_repr])
     >>> layer = accelerate(nn.R2Conv(fields, fields, kernel_size=3))
-    >>> report(layer)[0].fast
+    >>> explain(layer)[0].fast
     True
     """
     path = default_path() if path is None else path
     if path not in PATHS:
         raise ValueError(f"expected a path among {', '.join(PATHS)}, got {path!r}")
     for layer in module.modules():
+        if isinstance(layer, BlocksBasisExpansion):
+            own_bases(layer)
         fast = FAST.get(type(layer))
         if fast is not None:
             original, layer.__class__ = layer.__class__, fast
@@ -396,7 +500,7 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     return module
 
 
-def report(module: nn.Module) -> list[LayerReport]:
+def explain(module: nn.Module) -> list[Explanation]:
     """For every layer of escnn inside a module: which path it takes (float32 on a CPU), and why."""
     rows = []
     for name, layer in module.named_modules():
@@ -421,10 +525,10 @@ def report(module: nn.Module) -> list[LayerReport]:
                 notes.append(
                     f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields"
                 )
-        rows.append(LayerReport(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
+        rows.append(Explanation(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
     return rows
 
 
 def path_in_use(module: nn.Module) -> str:
     """The paths a module's escnn layers take, for the record of a result: "escnn+native", ..."""
-    return "+".join(sorted({row.path for row in report(module)}))
+    return "+".join(sorted({row.path for row in explain(module)}))

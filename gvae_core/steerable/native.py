@@ -22,9 +22,11 @@ from pathlib import Path
 import filelock
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..files import cache_folder
+from . import torch_path
 from .factors import Factors
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -139,7 +141,7 @@ def lanes(fields: int) -> int:
 
 def pad_fields(x: Tensor) -> Tensor:
     """[..., fields] -> [..., lanes], padded with zeros."""
-    return torch.nn.functional.pad(x, (0, lanes(x.shape[-1]) - x.shape[-1]))
+    return F.pad(x, (0, lanes(x.shape[-1]) - x.shape[-1]))
 
 
 def pack(x: Tensor, fields: int) -> Tensor:
@@ -192,11 +194,15 @@ class ConvolutionPlan:
     def describe(self, x: Tensor) -> _Convolution:
         """The C structure for inputs like ``x`` [N, H, W, components, lanes]."""
         f, k = self.factors, self.factors.filters.shape[-1]
-        images, height, width = x.shape[:3]
+        images, height, width, *channels = x.shape
+        sides = [(side + 2 * pad - k) // self.stride + 1 for side, pad in ((height, self.pad_y), (width, self.pad_x))]
+        if min(sides) < 1 or channels != [f.components_in, lanes(f.fields_in)]:
+            raise ValueError(
+                f"expected [N, H, W, {f.components_in}, {lanes(f.fields_in)}] with sides that a kernel of {k} fits into, "
+                f"got {list(x.shape)}"
+            )
         return _Convolution(
-            images, height, width, f.components_in, f.fields_in,
-            (height + 2 * self.pad_y - k) // self.stride + 1,
-            (width + 2 * self.pad_x - k) // self.stride + 1,
+            images, height, width, f.components_in, f.fields_in, *sides,
             f.components_out, f.fields_out, k, self.stride, self.pad_y, self.pad_x,
             self.bank.shape[1], self.first, self.end, len(self.blocks), len(f.filters),
             torch.get_num_threads(),
@@ -225,8 +231,25 @@ def _ints(a: np.ndarray):
     return a.ctypes.data_as(POINTER(c_int32))
 
 
+def readable(*tensors: Tensor | None) -> bool:
+    """Whether the kernels can read them: plain float32 tensors with memory on the CPU."""
+    return all(
+        type(t) in (Tensor, torch.nn.Parameter)
+        and t.dtype == torch.float32
+        and t.device.type == "cpu"
+        and t.layout == torch.strided
+        and torch._C._has_storage(t)  # those of a batched gradient have none
+        for t in tensors
+        if t is not None
+    )
+
+
 def _address(x: Tensor | None) -> c_void_p:
-    return c_void_p(None if x is None else x.data_ptr())
+    if x is None:
+        return c_void_p(None)
+    if not readable(x) or not x.is_contiguous():
+        raise ValueError(f"expected a contiguous float32 tensor on the CPU, got {x.dtype}, {x.device}, {x.stride()}")
+    return c_void_p(x.data_ptr())
 
 
 def _check(status: int) -> None:
@@ -256,22 +279,47 @@ class Convolve(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         x, keep, mixing = ctx.saved_tensors
-        grad = grad.contiguous()
         _, need_x, _, need_mixing, need_bias = ctx.needs_input_grad
-        grad_x = torch.empty_like(x) if need_x else None
-        grad_mixing = torch.empty_like(mixing) if need_mixing else None
-        if need_x or need_mixing:
+        grad_x = grad_mixing = None
+        if torch.is_grad_enabled() or not readable(grad):  # somebody differentiates the gradient, or takes several
+            grad_x, grad_mixing = torch_path.differentiable_gradients(
+                lambda x, mixing: _convolve_in_torch(ctx.plan, x, keep, mixing),
+                (x, mixing),
+                (need_x, need_mixing),
+                grad,
+            )
+        elif need_x or need_mixing:
+            grad = grad.contiguous()
+            grad_x = torch.empty_like(x) if need_x else None
+            grad_mixing = torch.empty_like(mixing) if need_mixing else None
             pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
             _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
         grad_bias = None
         if need_bias:  # a bias sits on trivial irreps only
             trivial = list(ctx.plan.trivial_components)
-            grad_bias = grad.new_zeros(grad.shape[3:])
-            grad_bias[trivial] = grad[:, :, :, trivial].sum((0, 1, 2))
+            sums = grad[:, :, :, trivial].sum((0, 1, 2))
+            grad_bias = grad.new_zeros(grad.shape[3:]).index_put((torch.tensor(trivial),), sums)
         return None, grad_x, None, grad_mixing, grad_bias
+
+
+def _convolve_in_torch(plan: ConvolutionPlan, x: Tensor, keep: Tensor | None, mixing: Tensor) -> Tensor:
+    """`Convolve` without a bias, in operations that torch can differentiate any number of times."""
+    f, n = plan.factors, len(x)
+    x = x[..., : f.fields_in].permute(0, 4, 3, 1, 2)
+    x = (x if keep is None else x * keep).reshape(n, -1, *x.shape[3:])
+    y = torch_path.convolve(
+        x,
+        torch.from_numpy(f.filters).to(x),
+        mixing.permute(2, 1, 0),
+        None,
+        f.blocks,
+        components_out=f.components_out,
+        stride=plan.stride,
+        padding=(plan.pad_y, plan.pad_x),
+    )
+    return pack(y, f.fields_out)
 
 
 # ---- batch norm statistics and activations -------------------------------------------------------
@@ -281,11 +329,8 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance of every channel of packed x, each [components, lanes]."""
     images, height, width, components, padded = x.shape
     parts = x.new_empty(images, 2, components, padded)
-    load().steerable_statistics(
-        c_int64(images), c_int64(height * width), c_int64(components * padded),
-        c_int64(torch.get_num_threads()),
-        _address(x), _address(parts),
-    )  # fmt: skip
+    sizes = (images, height * width, components * padded, torch.get_num_threads())
+    _check(load().steerable_statistics(*map(c_int64, sizes), _address(x), _address(parts)))
     means, squares = parts.double().unbind(1)
     mean = means.mean(0)
     total = squares.sum(0) + height * width * (means - mean).square().sum(0)
@@ -297,26 +342,41 @@ class ActivationPlan:
 
     def __init__(self, samples: Tensor, projection: Tensor, relu: bool):
         self.components_out, self.components, self.relu = len(projection), samples.shape[1], relu
+        if projection.shape[1] != len(samples) or max(projection.shape[0], samples.shape[1]) > MAX_COMPONENTS:
+            raise ValueError(f"expected A and its inverse, got {list(samples.shape)} and {list(projection.shape)}")
+        if len(samples) > MAX_GRID:
+            raise ValueError(f"expected at most {MAX_GRID} samples, got {len(samples)}")
         grid = -(-len(samples) // 4) * 4
         padding = (0, 0, 0, grid - len(samples))
-        a = torch.nn.functional.pad(samples.detach(), padding)
-        inverse = torch.nn.functional.pad(projection.detach().T, padding).T
+        a = F.pad(samples.detach(), padding)
+        inverse = F.pad(projection.detach().T, padding).T
         self.grid = grid
+        self.matrices = samples, projection
         self.tables = [_by_four(m) for m in (a, inverse, inverse.T, a.T)]
 
     def describe(self, x: Tensor, affine: tuple[Tensor, ...]) -> _Activation:
         images, height, width, components, padded = x.shape
+        if components != self.components or any(t.numel() not in (padded, components * padded) for t in affine):
+            raise ValueError(f"expected {self.components} components, got {list(x.shape)}")
         return _Activation(
             images, height * width, components, self.components_out, padded, self.grid, self.relu,
             torch.get_num_threads(), *(_address(t) for t in affine or (None,) * 3),
             *(_address(t) for t in self.tables),
         )  # fmt: skip
 
+    def in_torch(self, x: Tensor, *affine: Tensor) -> Tensor:
+        """`Activate` in operations that torch can differentiate any number of times."""
+        if affine:
+            mean, scale, shift = affine
+            x = (x - mean) * scale + shift
+        samples, projection = self.matrices
+        return projection @ (F.relu if self.relu else F.elu)(samples @ x)
+
 
 def _by_four(matrix: Tensor) -> Tensor:
     """[rows, columns] -> [ceil(rows / 4), columns, 4], padded with zeros."""
     rows, columns = matrix.shape
-    padded = torch.nn.functional.pad(matrix, (0, 0, 0, -rows % 4))
+    padded = F.pad(matrix, (0, 0, 0, -rows % 4))
     return padded.reshape(-1, 4, columns).transpose(1, 2).contiguous()
 
 
@@ -329,22 +389,22 @@ class Activate(torch.autograd.Function):
         ctx.plan = plan
         ctx.save_for_backward(x, *affine)
         y = x.new_empty(*x.shape[:3], plan.components_out, x.shape[4])
-        load().steerable_activate(ctypes.byref(plan.describe(x, affine)), _address(x), _address(y))
+        _check(load().steerable_activate(ctypes.byref(plan.describe(x, affine)), _address(x), _address(y)))
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         x, *affine = ctx.saved_tensors
+        if torch.is_grad_enabled() or not readable(grad):
+            needed = ctx.needs_input_grad[1:]
+            return None, *torch_path.differentiable_gradients(ctx.plan.in_torch, (x, *affine), needed, grad)
         grad = grad.contiguous()
         images, _, _, components, padded = x.shape
         grad_x = torch.empty_like(x)
         grad_scale = x.new_empty(images, padded) if affine else None
         grad_shift = x.new_empty(images, components, padded) if affine else None
-        load().steerable_activate_backward(
-            ctypes.byref(ctx.plan.describe(x, tuple(affine))),
-            *(_address(t) for t in (x, grad, grad_x, grad_scale, grad_shift)),
-        )
+        pointers = [_address(t) for t in (x, grad, grad_x, grad_scale, grad_shift)]
+        _check(load().steerable_activate_backward(ctypes.byref(ctx.plan.describe(x, tuple(affine))), *pointers))
         if not affine:
             return None, grad_x
         return None, grad_x, None, grad_scale.sum(0, keepdim=True), grad_shift.sum(0)

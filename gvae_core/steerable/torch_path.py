@@ -11,10 +11,27 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .factors import Block
 
 CACHE_BYTES = 8 << 20  # of intermediates per piece, about what two cores' share of L2 and L3 holds
+
+
+def transformed() -> bool:
+    """Whether torch.func's transforms or forward-mode differentiation are at work: no custom function follows those."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """Gradients of ``function(*inputs)``, which can be differentiated again; None where none is needed."""
+    with torch.enable_grad():
+        inputs = [x.view_as(x) if need else x for x, need in zip(inputs, needed)]  # not what they came from
+        wanted = [x for x, need in zip(inputs, needed) if need]
+        found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
+    return [next(found) if need else None for need in needed]
 
 
 class _InPieces(torch.autograd.Function):
@@ -37,11 +54,13 @@ class _InPieces(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         x, *others = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
         enabled, dtype = ctx.autocast
+        if torch.is_grad_enabled() or not torch._C._has_storage(grad):  # to differentiate it again, or several at once
+            with torch.autocast(x.device.type, dtype=dtype, enabled=enabled):
+                return None, None, *differentiable_gradients(ctx.function, (x, *others), needed, grad)
         grads = [torch.empty_like(x) if needed[0] else None]
         grads += [torch.zeros_like(t) if need else None for t, need in zip(others, needed[1:])]
         others = [t.detach().requires_grad_(need) for t, need in zip(others, needed[1:])]
@@ -62,7 +81,7 @@ class _InPieces(torch.autograd.Function):
 def in_pieces(function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor) -> Tensor:
     """``function(x, *others)``, which treats every item of ``x`` alone; on a CPU piece by piece."""
     n = max(1, CACHE_BYTES // max(1, bytes_per_item))
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or len(x) <= n:
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or transformed() or len(x) <= n:
         return function(x, *others)
     return _InPieces.apply(function, n, x, *others)
 
@@ -95,7 +114,7 @@ def convolve(
         first += b.size * b.maps
 
     def piece(x: Tensor, filters: Tensor, *matrices: Tensor) -> Tensor:
-        n = len(x)
+        n = x.shape[0]  # len(x) would fix the batch size of an exported program
         fields = x.reshape(n * fields_in, filters.shape[1], *x.shape[2:])
         maps = F.conv2d(fields, filters, stride=stride, padding=padding)
         height, width = maps.shape[-2:]
