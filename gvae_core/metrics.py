@@ -210,6 +210,11 @@ def resultant(degrees: Tensor) -> float:
     return torch.hypot(radians.cos().mean(), radians.sin().mean()).item()
 
 
+def _mean_direction(degrees: Tensor) -> float:
+    radians = torch.deg2rad(degrees.double())
+    return math.degrees(math.atan2(radians.sin().mean(), radians.cos().mean()))
+
+
 def _wrapped(degrees: Tensor) -> Tensor:
     return torch.remainder(degrees + 180, 360) - 180
 
@@ -226,9 +231,7 @@ def angle_errors(found: Tensor, true: Tensor) -> dict[str, float]:
     the share ``within_10`` degrees of it, and ``half_turn``, the share nearer to the opposite direction. Not the
     circular correlation: for uniform angles it is ill-posed.
     """
-    radians = torch.deg2rad((found - true).double())
-    offset = torch.rad2deg(torch.atan2(radians.sin().mean(), radians.cos().mean()))
-    errors = _wrapped(found - true - offset).abs()
+    errors = _wrapped(found - true - _mean_direction(found - true)).abs()
     return {
         "resultant": resultant(found - true),
         "mean": errors.mean().item(),
@@ -243,18 +246,19 @@ def resultant_by_class(degrees: Tensor, labels: Tensor, classes: int = 10) -> li
     return [resultant(degrees[labels == label]) for label in range(classes)]
 
 
-def coverage(found: Tensor, half_widths: Tensor, true: Tensor, labels: Tensor) -> float:
-    """Share of arcs, found ± half width [N] (degrees), that hold the angle true + the orientation common to the class.
-
-    That common orientation is the mean direction of found - true over the class.
-    """
-    covered = 0
+def less_class_offset(found: Tensor, true: Tensor, labels: Tensor) -> Tensor:
+    """Angles found [N] less the orientation common to their class, the mean direction of found - true; [-180, 180)."""
+    relative = found.clone()
     for label in labels.unique():
         chosen = labels == label
-        difference = torch.deg2rad((found - true)[chosen].double())
-        common = torch.rad2deg(torch.atan2(difference.sin().mean(), difference.cos().mean()))
-        covered += (_wrapped((found - true)[chosen] - common).abs() <= half_widths[chosen]).sum().item()
-    return covered / len(labels)
+        relative[chosen] -= _mean_direction((found - true)[chosen])
+    return _wrapped(relative)
+
+
+def coverage(found: Tensor, half_widths: Tensor, true: Tensor, labels: Tensor) -> float:
+    """Share of arcs, found ± half width [N] (degrees), that hold the angle true + the orientation common to the class."""
+    errors = _wrapped(less_class_offset(found, true, labels) - true).abs()
+    return (errors <= half_widths).double().mean().item()
 
 
 def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: int = 0) -> dict[str, float]:

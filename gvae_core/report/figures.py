@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -319,6 +320,36 @@ def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: s
     figure.subplots_adjust(wspace=0.05, hspace=0.05)
     if title:
         figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def contact_sheets(sheets: Mapping[str, Tensor], columns: int = 10) -> Figure:
+    """Sheets of images [N, 1, H, W] side by side, each under its name, without gaps."""
+    figure, grid = plt.subplots(1, len(sheets), figsize=(5 * len(sheets), 3.2), layout="constrained")
+    for axes, (name, images) in zip(np.atleast_1d(grid), sheets.items()):
+        rows = [torch.cat(list(images[i : i + columns, 0]), 1) for i in range(0, len(images) - columns + 1, columns)]
+        axes.imshow(torch.cat(rows).numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=10)
+    return figure
+
+
+def angles_found(true: Tensor, found: Tensor, labels: Tensor, apart: Sequence[int]) -> Figure:
+    """Found against true angles [N] (degrees), one point an image; classes that have a symmetry ``apart``, right."""
+    figure, grid = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
+    symmetric = torch.isin(labels, torch.tensor(apart))
+    names = ("digits with one orientation", f"digits with a symmetry: {', '.join(map(str, apart))}")
+    for axes, chosen, name in zip(grid, (~symmetric, symmetric), names):
+        points = axes.scatter(
+            true[chosen], found[chosen], c=labels[chosen], s=6, lw=0, cmap="tab10", vmin=-0.5, vmax=9.5
+        )
+        for offset in (-360, 0, 360):
+            axes.plot([-180, 180], [-180 + offset, 180 + offset], color=GREY, lw=0.6, zorder=0)
+        axes.set(xlabel="angle by which the digit was turned (degrees)", title=name, xlim=(-180, 180), ylim=(-180, 180))
+        axes.set_xticks(range(-180, 181, 90))
+        axes.set_yticks(range(-180, 181, 90))
+    grid[0].set_ylabel("angle found, less the class's own (degrees)")
+    figure.colorbar(points, ax=grid, ticks=range(10), label="digit")
     return figure
 
 

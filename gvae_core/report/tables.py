@@ -252,6 +252,55 @@ def searches(found: Shares, link: Link | None = None) -> str:
     return _markdown(["Nearest codes of", *inputs], rows, link)
 
 
+def poses(found: Mapping[str, Mapping]) -> str:
+    """How well models say how digits are turned, found[model] as `runs.kinds.pose_numbers` gives it."""
+    rows = []
+    for name, numbers in found.items():
+        errors, by_class = numbers["angle_errors"], numbers["resultant_by_class"]
+        rows.append(
+            [
+                name,
+                f"{errors['resultant']:.4f}",
+                f"{errors['mean']:.2f}° / {errors['median']:.2f}°",
+                f"{errors['within_10']:.1%}",
+                f"{errors['half_turn']:.1%}",
+                f"{numbers['coverage']:.1%}",
+                " ".join(f"{value:.2f}" for value in by_class),
+            ]
+        )
+    header = [
+        "Model",
+        "R",
+        "Mean / median error",
+        "Within 10°",
+        "Half turns",
+        "90 % arcs that hold",
+        "R in class 0 … 9",
+    ]
+    return _markdown(header, [(row, []) for row in rows])
+
+
+def codes(found: Mapping[str, Mapping]) -> str:
+    """What codes of turned digits are worth, found[model] as `runs.kinds.code_numbers` gives it."""
+    counts = [name for name in next(iter(found.values())) if name.startswith("neighbours_")]
+    rows = []
+    for name, numbers in found.items():
+        row = [name, f"{numbers['kmeans_hungarian']:.1%} / {numbers['kmeans_purity']:.1%}"]
+        row += [f"{numbers['mixture_hungarian']:.1%} / {numbers['mixture_purity']:.1%}"]
+        row += [f"{numbers[count]:.1%}" for count in counts]
+        moved, same, other = (numbers[key] for key in ("moved", "typical_same_class", "typical_other_class"))
+        rows.append([*row, f"{moved:.1f}° of {same:.0f}° / {other:.0f}°"])
+    labels = [f"5-NN, {int(count.partition('_')[2]):,} labels" for count in counts]
+    header = [
+        "Codes of",
+        "k-means: right / purity",
+        "mixture: right / purity",
+        *labels,
+        "Moved by a turn, of same / other digit",
+    ]
+    return _markdown(header, [(row, []) for row in rows])
+
+
 def measured(shares: Shares, **numbers: object) -> dict:
     """What `save` keeps of a table whose numbers are in no run's JSON: the shares by the runs' keys, and more."""
     return numbers | {"shares": {result.spec.key: dict(found) for result, found in shares}}
