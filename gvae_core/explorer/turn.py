@@ -218,6 +218,9 @@ class Turn:
 
     @torch.no_grad()
     def _compute(self, angles: Sequence[int], stopped: Callable[[], bool] = lambda: False) -> None:
+        if not angles:
+            return
+        self._claimed.update(angles)
         turned = dict(zip(angles, self._turned(angles)))
         for name in self.models:
             if stopped():
@@ -298,9 +301,9 @@ def png(levels: np.ndarray) -> bytes:
 
 
 def yardstick(model: nn.Module, images: Tensor, labels: Tensor | None) -> float:
-    """Typical angle (degrees) between codes of different classes [N]; of different images where there are no two classes.
+    """Typical angle (degrees) between codes of different classes, or of different images where no two classes are.
 
-    Not a number for a single image. Takes `yardstick_sample`'s images.
+    Not a number for a single image. Meant for the images of `yardstick_sample`.
     """
     if labels is None or len(labels.unique()) < 2:
         labels = torch.arange(len(images))
@@ -308,7 +311,10 @@ def yardstick(model: nn.Module, images: Tensor, labels: Tensor | None) -> float:
 
 
 def yardstick_sample(count: int, labels: Tensor | None) -> Tensor:
-    """Indices of at most `YARDSTICK_IMAGES` of ``count`` images: at random, seeded, as many of each class as there are."""
+    """Indices of at most `YARDSTICK_IMAGES` of ``count`` images: random, seeded, of each class as many.
+
+    ``labels`` are [count] or None.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     if labels is not None:
         rank = torch.empty(count, dtype=torch.long)  # an image is the how-manieth of its class

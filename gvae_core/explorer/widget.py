@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ..models import SphericalVAE
 from . import markup
-from .turn import STRIP, Snapshot, Turn, View, yardstick, yardstick_sample
-from .worker import Request, Worker
 from .pad import SIZE, DrawingPad
 from .page import save_page
 from .picker import DigitPicker
+from .turn import STRIP, Snapshot, Turn, View, yardstick, yardstick_sample
+from .worker import Request, Worker
 
 ROWS = 2  # models shown at once
 _TURN = dict(min=-180, max=180, value=0)
