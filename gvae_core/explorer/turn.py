@@ -24,7 +24,7 @@ TILE, ROW, STRIP = 64.0, 70.0, 524.0  # screen pixels: largest tile, height of a
 GAP = 4  # image pixels between tiles of a row
 CLEAR = 255  # this grey level is transparent, so that the page shows between the tiles
 YARDSTICK_IMAGES = 100
-BATCH = 32  # images; larger ones are no faster per image (measured from 8 to 400), and stop later
+BATCH = 32  # images; larger ones are no faster per image (measured from 8 to 400), and end later
 
 
 @dataclass(frozen=True)
