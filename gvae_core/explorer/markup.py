@@ -7,6 +7,7 @@ and a marker, drawn at every angle.
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +27,8 @@ STYLE = """
 .gvae .widget-html-content { line-height: inherit; font-size: inherit }
 .gvae .gvae-heading { font-size: 17px; font-weight: 600; margin: 2px 0 6px }
 .gvae .gvae-column { display: flex; flex-direction: column; font-size: 13px }
-.gvae .gvae-cell { height: ROWpx; display: flex; flex-direction: column; justify-content: center; white-space: nowrap; overflow: hidden }
+.gvae .gvae-cell { height: ROWpx; display: flex; flex-direction: column; justify-content: center;
+  white-space: nowrap; overflow: hidden }
 .gvae .gvae-name { font-weight: 600; font-size: 14px }
 .gvae .gvae-name::before { content: ""; display: inline-block; width: 10px; height: 10px; margin-right: 7px;
   background: var(--swatch, transparent); border-radius: var(--round, 0) }
@@ -37,10 +39,12 @@ STYLE = """
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }
 .gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
 .gvae .gvae-error { color: var(--jp-error-color0, #b00020) }
-.gvae .gvae-pad { background: black; cursor: crosshair; touch-action: none; border-radius: 4px; outline: 1px solid var(--jp-border-color1) }
+.gvae .gvae-pad { background: black; cursor: crosshair; touch-action: none; border-radius: 4px;
+  outline: 1px solid var(--jp-border-color1) }
 .gvae .noUi-handle { background: var(--gvae-1) }
-.gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px; opacity: .4;
-  background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px; box-shadow: none !important }
+.gvae .gvae-pick { width: 46px; height: 62px; margin: 2px 4px 2px 2px; padding: 42px 0 0; line-height: 18px;
+  opacity: .4; background: var(--jp-layout-color2) no-repeat center 3px / 40px 40px; border-radius: 4px;
+  box-shadow: none !important }
 .gvae .gvae-pick.mod-active { opacity: 1; outline: 2px solid var(--gvae-1); background-color: var(--jp-layout-color2) }
 .gvae svg { display: block }
 .gvae svg text { font: 11px var(--jp-ui-font-family, system-ui, sans-serif); fill: var(--jp-ui-font-color2) }
@@ -220,7 +224,9 @@ class SpherePlot:
             points = self._project(self._trail[:, digit])
             for near in (False, True):
                 line = "".join(
-                    _path([(a[0], a[1]), (b[0], b[1])]) for a, b in zip(points, points[1:]) if (a[2] and b[2]) == near
+                    _path([(a[0], a[1]), (b[0], b[1])])
+                    for a, b in itertools.pairwise(points)
+                    if (a[2] and b[2]) == near
                 )
                 opacity = 0.75 if near else 0.2
                 parts.append(
@@ -229,7 +235,8 @@ class SpherePlot:
         for (x, y, near), digit in zip(self._project(self._upright), self._digits):
             side, anchor = (-7, "end") if x > 0.6 * r else (7, "start")  # inside the plot
             parts.append(
-                f'<text x="{x + side:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}" style="font-size:13px;font-weight:600;'
+                f'<text x="{x + side:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}" '
+                'style="font-size:13px;font-weight:600;'
                 f'fill:var(--jp-ui-font-color1);opacity:{1 if near else 0.35}">{html.escape(digit)}</text>'
             )
         return _svg("".join(parts), "codes on the latent sphere while the digits turn")

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .turn import Turn, View
 
-CHECK_EVERY = 0.1  # seconds between two looks at the models' weights in a drag; one more follows the last event
+CHECK_EVERY = 0.3  # seconds between two looks at the models' weights in a drag; one more follows the last event
 PAUSE = 0.2  # seconds after which a drag is over; while it lasts, at least one picture in each
-LEAD = 0.1  # seconds from a view's start to its end, with two busy processes on the same two cores
-FARTHEST = 20  # degrees ahead of the slider
+LEAD = 0.2  # seconds from a batch's start to its end, and some; measured beside two busy processes on two cores
+FARTHEST = 30  # degrees ahead of the slider
 
 Request = tuple[tuple[str, ...], Mapping[str, Tensor], int]  # names of models, digits, angle
 
@@ -134,19 +134,18 @@ class Worker:
         """In a drag what the slider will reach meanwhile, now and then where it is; otherwise what is near it."""
         now = time.monotonic()
         ahead = round(max(-FARTHEST, min(FARTHEST, self._speed * LEAD))) if now - self._moved < PAUSE / 2 else 0
-        dragged = ahead != 0
         if now - self._attended > PAUSE:
             ahead, self._attended = 0, now
-        return turn.next_batch(self._request[2], ahead, one=self._waiting or dragged)
+        return turn.next_batch(self._request[2], ahead, one=self._waiting)
 
-    def _show_seen(self, computed: Sequence[int] = ()) -> None:
-        """Show the view that is asked for if it is there; in a drag that overtook it, now and then one just computed."""
+    def _show_seen(self, overtaken: int | None = None) -> None:
+        """Show the view that is asked for if it is there; else, now and then, one that was asked for before."""
         if not (self.turn and self._waiting):
             return
         now, view = time.monotonic(), self.turn.seen(self._request[2])
         self._waiting = view is None
-        if view is None and computed and now - self._shown > PAUSE:
-            view = self.turn.seen(computed[0])
+        if view is None and overtaken is not None and now - self._shown > PAUSE:
+            view = self.turn.seen(overtaken)
         if view:
             self._attended = self._shown = now
             self._show(self.turn, view)
@@ -185,9 +184,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         try:
             while (turn := self.turn) and (batch := self._next_batch(turn)):
+                asked = self._request[2] if self._request[2] in batch else None
                 await loop.run_in_executor(_pool(), turn.compute, batch)
                 if turn is self.turn:
-                    self._show_seen(batch)
+                    self._show_seen(asked)
                     if turn is not self._completed and turn.complete:
                         self._completed = turn
                         self._complete(turn)

@@ -60,8 +60,8 @@ def chromium():
 
 @pytest.fixture
 def page(chromium):
-    """A page of 1280 pixels; an error in its console fails the test at its end."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    """A page of 1280 pixels with a touch screen; an error in its console fails the test at its end."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900}, has_touch=True)
     errors = []
     page.on("console", lambda message: message.type == "error" and errors.append(f"{message.text} {message.location}"))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -277,6 +277,21 @@ def draw_seven(page: Page, before: np.ndarray) -> None:
     assert pad.evaluate(ink) > 1000
 
 
+def draw_with_a_finger(page: Page, before: np.ndarray) -> None:
+    """As `draw_seven`, but by touch; the page must not scroll under the finger."""
+    pad = page.locator(".gvae canvas").first
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    corners = [(0.3, 0.2), (0.5, 0.2), (0.7, 0.2), (0.6, 0.4), (0.5, 0.6), (0.45, 0.85)]
+    touches = [[{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}] for x, y in corners]
+    session = page.context.new_cdp_session(page)
+    for kind, points in zip(("touchStart", *["touchMove"] * 5, "touchEnd"), (*touches, [])):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    drawn = after(page, before)
+    assert drawn.shape[2] == 28 and drawn[0].mean() > 10
+    assert pad.bounding_box() == box
+
+
 def latency(page: Page) -> list[float]:
     """Milliseconds from a mouse move on the slider to the new picture being loaded, of 20 moves."""
     page.evaluate(
@@ -353,7 +368,10 @@ def test_as_a_web_page_with_voila(page, serve, workplace):
     page.locator(PICTURE).wait_for(timeout=120_000)
     drag(page, 100, steps=3)
     assert angle(page) > 45
-    draw_seven(page, settled(page))
+    before = settled(page)
+    draw_seven(page, before)
+    page.get_by_role("button", name="clear").click()
+    draw_with_a_finger(page, after(page, rows(page)))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
