@@ -325,7 +325,8 @@ def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = (), title: s
 
 def contact_sheets(sheets: Mapping[str, Tensor], columns: int = 10) -> Figure:
     """Sheets of images [N, 1, H, W] side by side, each under its name, without gaps."""
-    figure, grid = plt.subplots(1, len(sheets), figsize=(5 * len(sheets), 3.2), layout="constrained")
+    height = 0.5 * (max(map(len, sheets.values())) // columns) + 0.5
+    figure, grid = plt.subplots(1, len(sheets), figsize=(5 * len(sheets), height), layout="constrained")
     for axes, (name, images) in zip(np.atleast_1d(grid), sheets.items()):
         rows = [torch.cat(list(images[i : i + columns, 0]), 1) for i in range(0, len(images) - columns + 1, columns)]
         axes.imshow(torch.cat(rows).numpy(), cmap="gray", vmin=0, vmax=1)

@@ -132,7 +132,7 @@ def code_numbers(
     codes = metrics.latent_codes(model, _turned(test.images))
     neighbours = metrics.latent_codes(model, rotate(known.images, random_angles(len(known.images), BORN_SEED)))
     numbers = metrics.cluster_scores(codes, test.labels)
-    for count in (*label_counts, len(known.labels)):
+    for count in sorted({count for count in label_counts if count < len(known.labels)} | {len(known.labels)}):
         found = metrics.neighbour_accuracy(codes, test.labels, neighbours[:count], known.labels[:count])
         numbers[f"neighbours_{count}"] = found
     moved = metrics.angle_between(codes, metrics.latent_codes(model, test.images)).mean().item()

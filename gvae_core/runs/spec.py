@@ -140,6 +140,7 @@ class RunSpec:
             words.append(f"d={self.latent_dim} beta={self.beta:g}")
         for size in ("layout", "frames"):  # where one table has several networks of a model, these tell them apart
             words += [f"{size}={self.sizes[size]}"] if size in self.sizes else []
+        words += ["pose"] if self.sizes.get("pose") else []
         words += ["cross-entropy"] if self.paper_loss is False else []
         words += [self.protocol] if self.protocol != "upright" else []
         return " ".join([*words, f"seed={self.seed}"])
