@@ -31,7 +31,7 @@ from .factors import Factors
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-O3", "-std=gnu++17", "-shared", "-fPIC", "-pthread", "-Wno-psabi")
-LANES = 16  # fields are padded to this
+LANES = 8  # fields are padded to this
 MAX_COMPONENTS, MAX_GRID = 64, 256
 
 
