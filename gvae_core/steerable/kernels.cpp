@@ -42,6 +42,8 @@ constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
 constexpr long TILE_FLOATS =
     192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
 
+constexpr long FILTERED_FLOATS = 6 * 1024;  // filtered components that stay in the first-level cache
+
 typedef float Vec __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t VecInt __attribute__((vector_size(4 * WIDTH)));
 typedef float Half __attribute__((vector_size(4 * std::min(WIDTH, LANES))));  // one group of lanes
@@ -191,7 +193,8 @@ struct Layout {
         panels_back;  // per block: offset in a row of maps, in the matrices
     long row, matrices, panel_floats, panel_back_floats, image_floats;
     long group,
-        tile_pixels;  // images that go through together, and how many of their pixels at a time
+        tile_pixels,  // images that go through together, and how many of their pixels at a time
+        batch;        // pixels that are filtered before their maps are combined
 
     explicit Layout(const Convolution& c) : c(c) {
         padded_fields_out = round_up(c.fields_out, LANES);
@@ -199,6 +202,7 @@ struct Layout {
         channels_out = c.components_out * padded_fields_out;
         used = (c.end_component - c.first_component) * round_up(c.fields, LANES);
         sources = c.filters * used;
+        batch = std::clamp<long>(FILTERED_FLOATS / sources, 1, 8);
         padded_height = c.height + 2 * c.pad_y;
         padded_width = c.width + 2 * c.pad_x;
         pixels = c.height_out * c.width_out;
@@ -387,50 +391,70 @@ inline void for_filters(long filters, const Body& body) {
         body(g * filters / groups, (g + 1) * filters / groups - g * filters / groups);
 }
 
-// to[field] = sum over terms of value * from[source][field]; the padding of the last vector is
-// written too
-inline void combine(long begin, long end, const int32_t* source, const float* value,
-                    const float* from, long lanes, float* to) {
-    for_lanes(lanes, [&](auto sum, long f) {
-        using V = decltype(sum);
-        for (long t = begin; t < end; ++t) sum += value[t] * load<V>(from + source[t] * lanes + f);
-        store(to + f, sum);
+// to[p][field] = sum over terms of value * from[p][source][field] for some pixels p
+template <int TERMS>
+inline void combine(long terms, const int32_t* source, const float* value, const float* from,
+                    long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
+    if constexpr (TERMS > 0) terms = TERMS;
+    for_lanes(lanes, [&](auto zero, long f) {
+        using V = decltype(zero);
+        for (long p = 0; p < pixels; ++p) {
+            V sum{};
+            for (long t = 0; t < terms; ++t)
+                sum += value[t] * load<V>(from + p * from_pixel + source[t] * lanes + f);
+            store(to + p * to_pixel + f, sum);
+        }
     });
 }
 
-// All maps of one pixel into row[l.row + LANES], the maps of a block side by side, fields unpadded.
-void take_maps(const Layout& l, const float* window, float* z, float* row) {
+// The maps of some pixels into rows[pixel][l.row], after which LANES floats are free; the maps of a
+// block side by side, fields unpadded. z: l.batch * l.sources floats.
+void take_maps(const Layout& l, const float* images, long first, long pixels, float* z,
+               float* rows) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES);
-    for_filters(c.filters, [&](long f, long n) {
-        filter_some(n, l, window, c.bank + f, z + f * l.used);
-    });
+    for (long p = 0; p < pixels; ++p)
+        for_filters(c.filters, [&](long f, long n) {
+            filter_some(n, l, images + window_offset(l, first + p), c.bank + f,
+                        z + p * l.sources + f * l.used);
+        });
     for (long b = 0; b < c.blocks; ++b) {
-        float* to = row + l.column[b];
-        for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields)
-            combine(c.term_begin[m], c.term_begin[m + 1], c.term_source, c.term_value, z, lanes,
-                    to);
+        float* to = rows + l.column[b];
+        for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields) {
+            const long begin = c.term_begin[m], terms = c.term_begin[m + 1] - begin;
+            (terms == 2 ? combine<2> : terms == 1 ? combine<1> : combine<0>)(  // nearly always 2
+                terms, c.term_source + begin, c.term_value + begin, z, l.sources, lanes, to, l.row,
+                pixels);
+        }
     }
 }
 
-// The transpose: the gradient of the maps of one pixel into the gradient of its window.
-void spread_maps(const Layout& l, const float* row, float* z, const long* map_column,
-                 float* window) {
+// The transpose: the gradient of the maps of some pixels into the gradient of their windows.
+void spread_maps(const Layout& l, const float* rows, long first, long pixels, float* z,
+                 const int32_t* back_column, float* images) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES),
                sources = c.filters * (c.end_component - c.first_component);
-    for (long s = 0; s < sources; ++s)
-        for_lanes(lanes, [&](auto sum, long f) {
-            using V = decltype(sum);
-            for (long t = c.back_begin[s]; t < c.back_begin[s + 1]; ++t)
-                sum += c.back_value[t] * load<V>(row + map_column[c.back_map[t]] + f);
-            store(z + s * lanes + f, sum);
-            // what follows the fields in a row of maps is no padding
-            for (long i = c.fields; i < f + SIZE<V>; ++i) z[s * lanes + i] = 0.f;
+    for (long s = 0; s < sources; ++s) {
+        const long begin = c.back_begin[s];
+        for_lanes(lanes, [&](auto zero, long f) {
+            using V = decltype(zero);
+            for (long p = 0; p < pixels; ++p) {
+                V sum{};
+                for (long t = begin; t < c.back_begin[s + 1]; ++t)
+                    sum += c.back_value[t] * load<V>(rows + p * l.row + back_column[t] + f);
+                float* to = z + p * l.sources + s * lanes;
+                store(to + f, sum);
+                // what follows the fields in a row of maps is no padding
+                for (long i = c.fields; i < f + SIZE<V>; ++i) to[i] = 0.f;
+            }
         });
-    for_filters(c.filters, [&](long f, long n) {
-        spread_some(n, l, window, c.bank + f, z + f * l.used);
-    });
+    }
+    for (long p = 0; p < pixels; ++p)
+        for_filters(c.filters, [&](long f, long n) {
+            spread_some(n, l, images + window_offset(l, first + p), c.bank + f,
+                        z + p * l.sources + f * l.used);
+        });
 }
 
 }  // namespace
@@ -446,7 +470,7 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
     const long area = c.height * c.width;
     const long padded = l.direct(keep) ? 0 : l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
-    const long share = round_up(padded + maps + l.sources, LANES);
+    const long share = round_up(padded + maps + l.batch * l.sources, LANES);
     Buffer panels = floats(l.panel_floats), scratch = floats(threads * share);
     if (!panels || !scratch) return 1;
     pack_panels(l, mixing, panels.get());
@@ -470,8 +494,9 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
             float* to = y + n * l.pixels * l.channels_out;
             for (long first = 0; first < pixels; first += l.tile_pixels) {
                 const long count = std::min(l.tile_pixels, pixels - first);
-                for (long p = 0; p < count; ++p)
-                    take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
+                for (long p = 0; p < count; p += l.batch)
+                    take_maps(l, from, first + p, std::min(l.batch, count - p), z,
+                              tile_maps + p * l.row);
                 float* out = to + first * l.channels_out;
                 for (long b = 0; b < c.blocks; ++b)
                     product(count, l.columns(b), l.depth(b), tile_maps + l.column[b], l.row, 1,
@@ -506,7 +531,7 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
     const long area = c.height * c.width;
     const long padded = l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
-    const long share = round_up(2 * padded + maps + l.sources, LANES);
+    const long share = round_up(2 * padded + maps + l.batch * l.sources, LANES);
     Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share),
            sums = floats(threads * l.matrices);
     if (!panels || !scratch || !sums) return 1;
@@ -515,6 +540,9 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
     for (long b = 0; b < c.blocks; ++b)
         for (long m = 0; m < l.block(b)[3]; ++m)
             map_column[l.block(b)[2] + m] = l.column[b] + m * c.fields;
+    std::vector<int32_t> back_column;  // where in a row of maps each term of the transpose lies
+    for (long t = 0; t < c.term_begin[c.maps]; ++t)
+        back_column.push_back(map_column[c.back_map[t]]);
     parallel(threads, [&](long t) {
         float* image = scratch.get() + t * share;
         float *grad_image = image + padded, *tile_maps = grad_image + padded, *z = tile_maps + maps;
@@ -538,8 +566,9 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                 const long count = std::min(l.tile_pixels, pixels - first);
                 const float* out = grad_y + first * l.channels_out;
                 if (grad_mixing) {
-                    for (long p = 0; p < count; ++p)
-                        take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
+                    for (long p = 0; p < count; p += l.batch)
+                        take_maps(l, from, first + p, std::min(l.batch, count - p), z,
+                                  tile_maps + p * l.row);
                     for (long b = 0; b < c.blocks; ++b)
                         product(l.depth(b), l.columns(b), count, tile_maps + l.column[b], 1, l.row,
                                 out + l.start(b), l.channels_out, 0, sum + l.matrix[b],
@@ -551,9 +580,10 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                                 l.channels_out, 1, panels.get() + l.panels_back[b], PANEL,
                                 l.columns(b) * PANEL, tile_maps + l.column[b], l.row, nullptr,
                                 false);
-                    for (long p = 0; p < count; ++p)
-                        spread_maps(l, tile_maps + p * l.row, z, map_column.data(),
-                                    grad_image + window_offset(l, first + p));
+                    for (long p = 0; p < count; p += l.batch)
+                        spread_maps(l, tile_maps + p * l.row, first + p,
+                                    std::min(l.batch, count - p), z, back_column.data(),
+                                    grad_image);
                 }
             }
             for (long i = 0; grad_x && i < images; ++i)
