@@ -42,7 +42,7 @@ constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
 constexpr long TILE_FLOATS =
     192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
 
-constexpr long FILTERED_FLOATS = 6 * 1024;  // filtered components that stay in the first-level cache
+constexpr long BATCH = 8, FILTERED_FLOATS = 7 * 1024;  // pixels whose filtered components stay in the first-level cache
 
 typedef float Vec __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t VecInt __attribute__((vector_size(4 * WIDTH)));
@@ -187,6 +187,7 @@ namespace {
 // Addresses derived from a Convolution.
 struct Layout {
     const Convolution& c;
+    std::vector<int32_t> term_at, back_at;  // where the terms of maps lie among filtered components, and back
     long channels, channels_out, used, sources, padded_fields_out;
     long padded_height, padded_width, pixels;
     std::vector<long> column, matrix, panels,
@@ -202,7 +203,7 @@ struct Layout {
         channels_out = c.components_out * padded_fields_out;
         used = (c.end_component - c.first_component) * round_up(c.fields, LANES);
         sources = c.filters * used;
-        batch = std::clamp<long>(FILTERED_FLOATS / sources, 1, 8);
+        batch = std::clamp<long>(FILTERED_FLOATS / sources, 1, BATCH);
         padded_height = c.height + 2 * c.pad_y;
         padded_width = c.width + 2 * c.pad_x;
         pixels = c.height_out * c.width_out;
@@ -217,6 +218,14 @@ struct Layout {
             panel_floats += depth(b) * round_up(columns(b), PANEL);
             panel_back_floats += columns(b) * round_up(depth(b), PANEL);
         }
+        for (long t = 0; t < c.term_begin[c.maps]; ++t) {
+            const long lanes = round_up(c.fields, LANES), map = c.back_map[t];
+            long b = 0;
+            while (map >= block(b)[2] + block(b)[3]) ++b;
+            term_at.push_back(c.term_source[t] * lanes);
+            back_at.push_back(column[b] + (map - block(b)[2]) * c.fields);
+        }
+        row += LANES;  // where the last map's padding may be written
         image_floats = padded_height * padded_width * channels;
         const long most = std::max<long>(ROWS, TILE_FLOATS / (row + 1));
         group = std::max<long>(1, std::min<long>(most / pixels, c.images / c.threads));
@@ -391,70 +400,80 @@ inline void for_filters(long filters, const Body& body) {
         body(g * filters / groups, (g + 1) * filters / groups - g * filters / groups);
 }
 
-// to[p][field] = sum over terms of value * from[p][source][field] for some pixels p
-template <int TERMS>
-inline void combine(long terms, const int32_t* source, const float* value, const float* from,
+// to[p * to_pixel + field] = sum over terms of value * from[p * from_pixel + at[term] + field], for
+// some pixels p; the commonest numbers of terms and pixels are known to the compiler
+template <int TERMS, int PIXELS>
+inline void combine(long terms, const int32_t* at, const float* value, const float* from,
                     long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
     if constexpr (TERMS > 0) terms = TERMS;
+    if constexpr (PIXELS > 0) pixels = PIXELS;
     for_lanes(lanes, [&](auto zero, long f) {
         using V = decltype(zero);
-        for (long p = 0; p < pixels; ++p) {
+        const float* source = from + f;
+        float* target = to + f;
+        for (long p = 0; p < pixels; ++p, source += from_pixel, target += to_pixel) {
             V sum{};
-            for (long t = 0; t < terms; ++t)
-                sum += value[t] * load<V>(from + p * from_pixel + source[t] * lanes + f);
-            store(to + p * to_pixel + f, sum);
+            for (long t = 0; t < terms; ++t) sum += value[t] * load<V>(source + at[t]);
+            store(target, sum);
         }
     });
 }
 
-// The maps of some pixels into rows[pixel][l.row], after which LANES floats are free; the maps of a
-// block side by side, fields unpadded. z: l.batch * l.sources floats.
+template <int TERMS>
+inline void combine_terms(long terms, const int32_t* at, const float* value, const float* from,
+                          long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
+    (pixels == BATCH ? combine<TERMS, BATCH> : combine<TERMS, 0>)(terms, at, value, from, from_pixel,
+                                                                  lanes, to, to_pixel, pixels);
+}
+
+inline void combine_any(long terms, const int32_t* at, const float* value, const float* from,
+                        long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
+    (terms == 1   ? combine_terms<1>
+     : terms == 2 ? combine_terms<2>
+                  : combine_terms<0>)(terms, at, value, from, from_pixel, lanes, to, to_pixel, pixels);
+}
+
+// The maps of some pixels into rows[pixel][l.row], the maps of a block side by side, fields unpadded. z: l.batch * l.sources floats.
 void take_maps(const Layout& l, const float* images, long first, long pixels, float* z,
                float* rows) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES);
-    for (long p = 0; p < pixels; ++p)
+    for (long p = 0; p < pixels; ++p) {
+        const float* window = images + window_offset(l, first + p);
         for_filters(c.filters, [&](long f, long n) {
-            filter_some(n, l, images + window_offset(l, first + p), c.bank + f,
-                        z + p * l.sources + f * l.used);
+            filter_some(n, l, window, c.bank + f, z + p * l.sources + f * l.used);
         });
+    }
     for (long b = 0; b < c.blocks; ++b) {
         float* to = rows + l.column[b];
         for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields) {
             const long begin = c.term_begin[m], terms = c.term_begin[m + 1] - begin;
-            (terms == 2 ? combine<2> : terms == 1 ? combine<1> : combine<0>)(  // nearly always 2
-                terms, c.term_source + begin, c.term_value + begin, z, l.sources, lanes, to, l.row,
-                pixels);
+            combine_any(terms, l.term_at.data() + begin, c.term_value + begin, z, l.sources, lanes, to,
+                        l.row, pixels);
         }
     }
 }
 
 // The transpose: the gradient of the maps of some pixels into the gradient of their windows.
 void spread_maps(const Layout& l, const float* rows, long first, long pixels, float* z,
-                 const int32_t* back_column, float* images) {
+                 float* images) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES),
                sources = c.filters * (c.end_component - c.first_component);
     for (long s = 0; s < sources; ++s) {
         const long begin = c.back_begin[s];
-        for_lanes(lanes, [&](auto zero, long f) {
-            using V = decltype(zero);
-            for (long p = 0; p < pixels; ++p) {
-                V sum{};
-                for (long t = begin; t < c.back_begin[s + 1]; ++t)
-                    sum += c.back_value[t] * load<V>(rows + p * l.row + back_column[t] + f);
-                float* to = z + p * l.sources + s * lanes;
-                store(to + f, sum);
-                // what follows the fields in a row of maps is no padding
-                for (long i = c.fields; i < f + SIZE<V>; ++i) to[i] = 0.f;
-            }
+        combine_any(c.back_begin[s + 1] - begin, l.back_at.data() + begin, c.back_value + begin, rows,
+                    l.row, lanes, z + s * lanes, l.sources, pixels);
+    }
+    if (lanes > c.fields)  // what follows the fields in a row of maps is no padding
+        for (long s = 0; s < pixels * sources; ++s)
+            std::fill(z + s * lanes + c.fields, z + (s + 1) * lanes, 0.f);
+    for (long p = 0; p < pixels; ++p) {
+        float* window = images + window_offset(l, first + p);
+        for_filters(c.filters, [&](long f, long n) {
+            spread_some(n, l, window, c.bank + f, z + p * l.sources + f * l.used);
         });
     }
-    for (long p = 0; p < pixels; ++p)
-        for_filters(c.filters, [&](long f, long n) {
-            spread_some(n, l, images + window_offset(l, first + p), c.bank + f,
-                        z + p * l.sources + f * l.used);
-        });
 }
 
 }  // namespace
@@ -536,13 +555,6 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
            sums = floats(threads * l.matrices);
     if (!panels || !scratch || !sums) return 1;
     if (grad_x) pack_panels_back(l, mixing, panels.get());
-    std::vector<long> map_column(c.maps);
-    for (long b = 0; b < c.blocks; ++b)
-        for (long m = 0; m < l.block(b)[3]; ++m)
-            map_column[l.block(b)[2] + m] = l.column[b] + m * c.fields;
-    std::vector<int32_t> back_column;  // where in a row of maps each term of the transpose lies
-    for (long t = 0; t < c.term_begin[c.maps]; ++t)
-        back_column.push_back(map_column[c.back_map[t]]);
     parallel(threads, [&](long t) {
         float* image = scratch.get() + t * share;
         float *grad_image = image + padded, *tile_maps = grad_image + padded, *z = tile_maps + maps;
@@ -582,8 +594,7 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                                 false);
                     for (long p = 0; p < count; p += l.batch)
                         spread_maps(l, tile_maps + p * l.row, first + p,
-                                    std::min(l.batch, count - p), z, back_column.data(),
-                                    grad_image);
+                                    std::min(l.batch, count - p), z, grad_image);
                 }
             }
             for (long i = 0; grad_x && i < images; ++i)
@@ -607,6 +618,49 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                             to[o] = total;
                         }
                     }
+    return 0;
+} catch (const std::exception&) {
+    return 1;
+}
+
+// ---- packing: [images][fields][components][pixels] <-> [images][pixels][components][lanes]
+// -----------------------------------------------------------------------------------------
+
+extern "C" int steerable_pack(int64_t images, int64_t fields, int64_t components, int64_t pixels,
+                              int64_t threads, const float* planes, float* packed) try {
+    const long lanes = round_up(fields, LANES), channels = components * lanes;
+    std::atomic<long> next{0};
+    parallel(std::min(threads, images), [&](long) {
+        for (long n; (n = next++) < images;)
+            for (long first = 0; first < pixels; first += 64)
+                for (long d = 0; d < components; ++d)
+                    for (long f = 0; f < lanes; ++f) {
+                        const float* from = planes + ((n * fields + f) * components + d) * pixels;
+                        float* to = packed + n * pixels * channels + d * lanes + f;
+                        for (long p = first; p < std::min(first + 64, long(pixels)); ++p)
+                            to[p * channels] = f < fields ? from[p] : 0.f;
+                    }
+    });
+    return 0;
+} catch (const std::exception&) {
+    return 1;
+}
+
+extern "C" int steerable_unpack(int64_t images, int64_t fields, int64_t components, int64_t pixels,
+                                int64_t threads, const float* packed, float* planes) try {
+    const long lanes = round_up(fields, LANES), channels = components * lanes;
+    std::atomic<long> next{0};
+    parallel(std::min(threads, images), [&](long) {
+        for (long n; (n = next++) < images;)
+            for (long first = 0; first < pixels; first += 64)
+                for (long f = 0; f < fields; ++f)
+                    for (long d = 0; d < components; ++d) {
+                        const float* from = packed + n * pixels * channels + d * lanes + f;
+                        float* to = planes + ((n * fields + f) * components + d) * pixels;
+                        for (long p = first; p < std::min(first + 64, long(pixels)); ++p)
+                            to[p] = from[p * channels];
+                    }
+    });
     return 0;
 } catch (const std::exception&) {
     return 1;
