@@ -8,7 +8,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from .native import pack
+from . import native
 
 
 class Affine(NamedTuple):
@@ -74,15 +74,13 @@ class Features(GeometricTensor):
         """``raw`` as [N, C, H, W] contiguous."""
         if not self.packed:
             return self.raw
-        fields = len(self.type)
-        n, height, width = self.raw.shape[:3]
-        unpacked = self.raw[..., :fields].permute(0, 4, 3, 1, 2)
-        return unpacked.reshape(n, self.type.size, height, width).contiguous()
+        kernels = native.takes(self.raw)
+        return (native.Unpack.apply if kernels else native.unpack)(self.raw, len(self.type))
 
     def packed_with_keep(self) -> tuple[Tensor, Tensor | None]:
         """For the compiled convolution: packed values, and the dropout still to be applied."""
         x = self if self.affine is None else Features(self.tensor, self.type)
-        raw = x.raw if x.packed else pack(x.raw, len(self.type))
+        raw = x.raw if x.packed else native.Pack.apply(x.raw, len(self.type))
         return raw, None if x.keep is None else x.keep.contiguous()
 
     @property

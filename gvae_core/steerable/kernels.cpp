@@ -1,5 +1,6 @@
 // The fast layers on a CPU. Features are packed pixel by pixel: [image][y][x][component][field],
-// the fields padded with zeros to a multiple of LANES, so that every loop runs over whole vectors.
+// the fields padded with zeros to a multiple of LANES, so that every loop runs over whole vectors
+// and, where a register is wider than LANES, at most one half.
 //
 //   steerable_convolve            y = mix(filter(keep * x)) + bias
 //   steerable_convolve_backward   gradients of x and of the mixing matrices
@@ -23,7 +24,7 @@
 
 namespace {
 
-constexpr int LANES = 16;  // fields are padded to this, whatever the width of a register
+constexpr int LANES = 8;  // fields are padded to this, whatever the width of a register
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16, ROWS = 8,
@@ -36,13 +37,18 @@ constexpr int WIDTH = 4, ROWS = 12, GROUP = 4;
 constexpr int WIDTH = 4, ROWS = 6, GROUP = 2;
 #endif
 constexpr int PANEL = 2 * WIDTH;  // columns of a product tile
-constexpr int FILTERS = 5;        // filters in registers at a time
+constexpr int FILTERS = 6;        // at most so many filters in registers at a time
 constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
 constexpr long TILE_FLOATS =
     192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
 
+constexpr long BATCH = 8, FILTERED_FLOATS = 7 * 1024;  // pixels whose filtered components stay in the first-level cache
+
 typedef float Vec __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t VecInt __attribute__((vector_size(4 * WIDTH)));
+typedef float Half __attribute__((vector_size(4 * std::min(WIDTH, LANES))));  // one group of lanes
+template <class V>
+constexpr long SIZE = sizeof(V) / sizeof(float);
 
 template <class V>
 inline V load(const float* p) {  // of any alignment
@@ -59,12 +65,12 @@ inline V all(float x) {
     return x - V{};
 }
 
-// v in its first n lanes, 0 in the padding, whatever was read there
-inline Vec first_lanes(Vec v, long n) {
-    float lanes[WIDTH];
-    store(lanes, v);
-    for (long i = std::max(n, 0L); i < WIDTH; ++i) lanes[i] = 0.f;
-    return load<Vec>(lanes);
+// body(v, f) for f = 0 .. n in steps of whole vectors, and of a half one if that is left
+template <class Body>
+inline void for_lanes(long n, const Body& body) {
+    long f = 0;
+    for (; f + WIDTH <= n; f += WIDTH) body(Vec{}, f);
+    if (f < n) body(Half{}, f);
 }
 
 inline long round_up(long n, long to) {
@@ -99,54 +105,59 @@ void parallel(long threads, const Work& work) {
 // ---- matrix products: c[i][j] (+)= sum_k a[i * ai + k * ak] * b[k * bk + j]
 // ------------------------
 
-template <int R, int C>
+template <class V, int R, int C>
 inline void tile(long depth, const float* a, long ai, long ak, const float* b, long bk, float* c,
                  long ci, const float* start, bool add) {
-    Vec sum[R][C];
+    V sum[R][C];
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < C; ++j)
-            sum[i][j] = add     ? load<Vec>(c + i * ci + j * WIDTH)
-                        : start ? load<Vec>(start + j * WIDTH)
-                                : Vec{};
+            sum[i][j] = add     ? load<V>(c + i * ci + j * SIZE<V>)
+                        : start ? load<V>(start + j * SIZE<V>)
+                                : V{};
     for (long k = 0; k < depth; ++k, a += ak, b += bk) {
-        Vec row[C];
-        for (int j = 0; j < C; ++j) row[j] = load<Vec>(b + j * WIDTH);
+        V row[C];
+        for (int j = 0; j < C; ++j) row[j] = load<V>(b + j * SIZE<V>);
         for (int i = 0; i < R; ++i) {
-            const Vec x = all<Vec>(a[i * ai]);
+            const V x = all<V>(a[i * ai]);
             for (int j = 0; j < C; ++j) sum[i][j] += x * row[j];
         }
     }
     for (int i = 0; i < R; ++i)
-        for (int j = 0; j < C; ++j) store(c + i * ci + j * WIDTH, sum[i][j]);
+        for (int j = 0; j < C; ++j) store(c + i * ci + j * SIZE<V>, sum[i][j]);
 }
 
-template <int C, int R = ROWS>
+template <class V, int C, int R = ROWS>
 inline void tile_of(int rows, long depth, const float* a, long ai, long ak, const float* b, long bk,
                     float* c, long ci, const float* start, bool add) {
     if constexpr (R > 0) {
         if (rows == R)
-            tile<R, C>(depth, a, ai, ak, b, bk, c, ci, start, add);
+            tile<V, R, C>(depth, a, ai, ak, b, bk, c, ci, start, add);
         else
-            tile_of<C, R - 1>(rows, depth, a, ai, ak, b, bk, c, ci, start, add);
+            tile_of<V, C, R - 1>(rows, depth, a, ai, ak, b, bk, c, ci, start, add);
     }
 }
 
 // b is either packed in panels of PANEL columns (panel_stride > 0) or a plain matrix with rows of
-// bk floats.
+// bk floats; the columns are a multiple of LANES.
 void product(long rows, long columns, long depth, const float* a, long ai, long ak, const float* b,
              long bk, long panel_stride, float* c, long ci, const float* start, bool add) {
     const long groups = (rows + ROWS - 1) / ROWS;
-    for (long j = 0; j < columns; j += PANEL) {
-        const float* panel = panel_stride ? b + j / PANEL * panel_stride : b + j;
-        const bool whole = columns - j >= PANEL;
+    for (long j = 0; j < columns;) {
+        const float* panel = (panel_stride ? b + j / PANEL * panel_stride + j % PANEL : b + j);
+        const long left = columns - j, width = left >= PANEL ? PANEL : left >= WIDTH ? WIDTH : LANES;
+        const float* s = start ? start + j : nullptr;
         for (long g = 0; g < groups; ++g) {  // equal shares, so that no tile is nearly empty
             const long i = g * rows / groups, n = (g + 1) * rows / groups - i;
-            const float* s = start ? start + j : nullptr;
-            if (whole)
-                tile_of<2>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
+            const float* ga = a + i * ai;
+            float* gc = c + i * ci + j;
+            if (width == PANEL)
+                tile_of<Vec, 2>(n, depth, ga, ai, ak, panel, bk, gc, ci, s, add);
+            else if (width == WIDTH)
+                tile_of<Vec, 1>(n, depth, ga, ai, ak, panel, bk, gc, ci, s, add);
             else
-                tile_of<1>(n, depth, a + i * ai, ai, ak, panel, bk, c + i * ci + j, ci, s, add);
+                tile_of<Half, 1>(n, depth, ga, ai, ak, panel, bk, gc, ci, s, add);
         }
+        j += width;
     }
 }
 
@@ -176,13 +187,15 @@ namespace {
 // Addresses derived from a Convolution.
 struct Layout {
     const Convolution& c;
+    std::vector<int32_t> term_at, back_at;  // where the terms of maps lie among filtered components, and back
     long channels, channels_out, used, sources, padded_fields_out;
     long padded_height, padded_width, pixels;
     std::vector<long> column, matrix, panels,
         panels_back;  // per block: offset in a row of maps, in the matrices
     long row, matrices, panel_floats, panel_back_floats, image_floats;
     long group,
-        tile_pixels;  // images that go through together, and how many of their pixels at a time
+        tile_pixels,  // images that go through together, and how many of their pixels at a time
+        batch;        // pixels that are filtered before their maps are combined
 
     explicit Layout(const Convolution& c) : c(c) {
         padded_fields_out = round_up(c.fields_out, LANES);
@@ -190,6 +203,7 @@ struct Layout {
         channels_out = c.components_out * padded_fields_out;
         used = (c.end_component - c.first_component) * round_up(c.fields, LANES);
         sources = c.filters * used;
+        batch = std::clamp<long>(FILTERED_FLOATS / sources, 1, BATCH);
         padded_height = c.height + 2 * c.pad_y;
         padded_width = c.width + 2 * c.pad_x;
         pixels = c.height_out * c.width_out;
@@ -204,6 +218,14 @@ struct Layout {
             panel_floats += depth(b) * round_up(columns(b), PANEL);
             panel_back_floats += columns(b) * round_up(depth(b), PANEL);
         }
+        for (long t = 0; t < c.term_begin[c.maps]; ++t) {
+            const long lanes = round_up(c.fields, LANES), map = c.back_map[t];
+            long b = 0;
+            while (map >= block(b)[2] + block(b)[3]) ++b;
+            term_at.push_back(c.term_source[t] * lanes);
+            back_at.push_back(column[b] + (map - block(b)[2]) * c.fields);
+        }
+        row += LANES;  // where the last map's padding may be written
         image_floats = padded_height * padded_width * channels;
         const long most = std::max<long>(ROWS, TILE_FLOATS / (row + 1));
         group = std::max<long>(1, std::min<long>(most / pixels, c.images / c.threads));
@@ -262,13 +284,15 @@ inline void move_pixel(const Layout& l, const float* from, const float* keep, lo
         return;
     }
     const long lanes = round_up(l.c.fields, LANES), area = l.c.height * l.c.width;
-    float factor[WIDTH];
-    for (long f = 0; f < lanes; f += WIDTH) {
-        for (long i = 0; i < WIDTH; ++i) factor[i] = f + i < l.c.fields ? keep[(f + i) * area + p] : 0.f;
-        const Vec k = load<Vec>(factor);
+    for_lanes(lanes, [&](auto zero, long f) {
+        using V = decltype(zero);
+        float factor[SIZE<V>];
+        for (long i = 0; i < SIZE<V>; ++i)
+            factor[i] = f + i < l.c.fields ? keep[(f + i) * area + p] : 0.f;
+        const V k = load<V>(factor);
         for (long d = 0; d < l.c.components; ++d)
-            store(to + d * lanes + f, load<Vec>(from + d * lanes + f) * k);
-    }
+            store(to + d * lanes + f, load<V>(from + d * lanes + f) * k);
+    });
 }
 
 // Where pixel (y, x) lies in the zero-padded copy.
@@ -294,8 +318,9 @@ void crop_image(const Layout& l, const float* padded, const float* keep, float* 
 
 // F filters on V vectors of channels at one pixel: z[f] = sum over taps of bank[tap][f] *
 // window[tap]
-template <int F, int V>
+template <class Vec, int F, int V>
 inline void filter_vectors(const Layout& l, const float* window, const float* bank, float* z) {
+    constexpr long WIDTH = SIZE<Vec>;
     Vec sum[F][V] = {};
     const long k = l.c.kernel;
     for (long y = 0; y < k; ++y)
@@ -314,8 +339,9 @@ inline void filter_vectors(const Layout& l, const float* window, const float* ba
 }
 
 // The transpose: window[tap] += sum_f bank[tap][f] * z[f]
-template <int F, int V>
+template <class Vec, int F, int V>
 inline void spread_vectors(const Layout& l, float* window, const float* bank, const float* z) {
+    constexpr long WIDTH = SIZE<Vec>;
     Vec grad[F][V];
     for (int f = 0; f < F; ++f)
         for (int v = 0; v < V; ++v) grad[f][v] = load<Vec>(z + f * l.used + v * WIDTH);
@@ -340,8 +366,9 @@ inline void filter_some(int n, const Layout& l, const float* w, const float* ban
         if (n < F) return filter_some<F - 1>(n, l, w, bank, z);
         long v = 0;
         for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH)
-            filter_vectors<F, GROUP>(l, w + v, bank, z + v);
-        for (; v < l.used; v += WIDTH) filter_vectors<F, 1>(l, w + v, bank, z + v);
+            filter_vectors<Vec, F, GROUP>(l, w + v, bank, z + v);
+        for (; v + WIDTH <= l.used; v += WIDTH) filter_vectors<Vec, F, 1>(l, w + v, bank, z + v);
+        if (v < l.used) filter_vectors<Half, F, 1>(l, w + v, bank, z + v);
     }
 }
 
@@ -351,8 +378,9 @@ inline void spread_some(int n, const Layout& l, float* w, const float* bank, con
         if (n < F) return spread_some<F - 1>(n, l, w, bank, z);
         long v = 0;
         for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH)
-            spread_vectors<F, GROUP>(l, w + v, bank, z + v);
-        for (; v < l.used; v += WIDTH) spread_vectors<F, 1>(l, w + v, bank, z + v);
+            spread_vectors<Vec, F, GROUP>(l, w + v, bank, z + v);
+        for (; v + WIDTH <= l.used; v += WIDTH) spread_vectors<Vec, F, 1>(l, w + v, bank, z + v);
+        if (v < l.used) spread_vectors<Half, F, 1>(l, w + v, bank, z + v);
     }
 }
 
@@ -364,54 +392,88 @@ inline long window_offset(const Layout& l, long pixel) {
            l.c.first_component * round_up(l.c.fields, LANES);
 }
 
-// to[field] = sum over terms of value * from[source][field]; the padding of the last vector is
-// written too
-inline void combine(long begin, long end, const int32_t* source, const float* value,
-                    const float* from, long lanes, float* to) {
-    if (end - begin == 2) {  // nearly always
-        const float *a = from + source[begin] * lanes, *b = from + source[begin + 1] * lanes;
-        const Vec u = all<Vec>(value[begin]), v = all<Vec>(value[begin + 1]);
-        for (long f = 0; f < lanes; f += WIDTH)
-            store(to + f, u * load<Vec>(a + f) + v * load<Vec>(b + f));
-        return;
-    }
-    for (long f = 0; f < lanes; f += WIDTH) {
-        Vec sum{};
-        for (long t = begin; t < end; ++t)
-            sum += value[t] * load<Vec>(from + source[t] * lanes + f);
-        store(to + f, sum);
-    }
+// body(first, n) for groups of at most FILTERS filters, in equal shares
+template <class Body>
+inline void for_filters(long filters, const Body& body) {
+    const long groups = (filters + FILTERS - 1) / FILTERS;
+    for (long g = 0; g < groups; ++g)
+        body(g * filters / groups, (g + 1) * filters / groups - g * filters / groups);
 }
 
-// All maps of one pixel into row[l.row + LANES], the maps of a block side by side, fields unpadded.
-void take_maps(const Layout& l, const float* window, float* z, float* row) {
+// to[p * to_pixel + field] = sum over terms of value * from[p * from_pixel + at[term] + field], for
+// some pixels p; the commonest numbers of terms and pixels are known to the compiler
+template <int TERMS, int PIXELS>
+inline void combine(long terms, const int32_t* at, const float* value, const float* from,
+                    long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
+    if constexpr (TERMS > 0) terms = TERMS;
+    if constexpr (PIXELS > 0) pixels = PIXELS;
+    for_lanes(lanes, [&](auto zero, long f) {
+        using V = decltype(zero);
+        const float* source = from + f;
+        float* target = to + f;
+        for (long p = 0; p < pixels; ++p, source += from_pixel, target += to_pixel) {
+            V sum{};
+            for (long t = 0; t < terms; ++t) sum += value[t] * load<V>(source + at[t]);
+            store(target, sum);
+        }
+    });
+}
+
+template <int TERMS>
+inline void combine_terms(long terms, const int32_t* at, const float* value, const float* from,
+                          long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
+    (pixels == BATCH ? combine<TERMS, BATCH> : combine<TERMS, 0>)(terms, at, value, from, from_pixel,
+                                                                  lanes, to, to_pixel, pixels);
+}
+
+inline void combine_any(long terms, const int32_t* at, const float* value, const float* from,
+                        long from_pixel, long lanes, float* to, long to_pixel, long pixels) {
+    (terms == 1   ? combine_terms<1>
+     : terms == 2 ? combine_terms<2>
+                  : combine_terms<0>)(terms, at, value, from, from_pixel, lanes, to, to_pixel, pixels);
+}
+
+// The maps of some pixels into rows[pixel][l.row], the maps of a block side by side, fields unpadded. z: l.batch * l.sources floats.
+void take_maps(const Layout& l, const float* images, long first, long pixels, float* z,
+               float* rows) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES);
-    for (long f = 0; f < c.filters; f += FILTERS)
-        filter_some(std::min<long>(FILTERS, c.filters - f), l, window, c.bank + f, z + f * l.used);
+    for (long p = 0; p < pixels; ++p) {
+        const float* window = images + window_offset(l, first + p);
+        for_filters(c.filters, [&](long f, long n) {
+            filter_some(n, l, window, c.bank + f, z + p * l.sources + f * l.used);
+        });
+    }
     for (long b = 0; b < c.blocks; ++b) {
-        float* to = row + l.column[b];
-        for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields)
-            combine(c.term_begin[m], c.term_begin[m + 1], c.term_source, c.term_value, z, lanes,
-                    to);
+        float* to = rows + l.column[b];
+        for (long m = l.block(b)[2]; m < l.block(b)[2] + l.block(b)[3]; ++m, to += c.fields) {
+            const long begin = c.term_begin[m], terms = c.term_begin[m + 1] - begin;
+            combine_any(terms, l.term_at.data() + begin, c.term_value + begin, z, l.sources, lanes, to,
+                        l.row, pixels);
+        }
     }
 }
 
-// The transpose: the gradient of the maps of one pixel into the gradient of its window.
-void spread_maps(const Layout& l, const float* row, float* z, const long* map_column,
-                 float* window) {
+// The transpose: the gradient of the maps of some pixels into the gradient of their windows.
+void spread_maps(const Layout& l, const float* rows, long first, long pixels, float* z,
+                 float* images) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES),
                sources = c.filters * (c.end_component - c.first_component);
-    for (long s = 0; s < sources; ++s)
-        for (long f = 0; f < lanes; f += WIDTH) {
-            Vec sum{};
-            for (long t = c.back_begin[s]; t < c.back_begin[s + 1]; ++t)
-                sum += c.back_value[t] * load<Vec>(row + map_column[c.back_map[t]] + f);
-            store(z + s * lanes + f, f + WIDTH > c.fields ? first_lanes(sum, c.fields - f) : sum);
-        }
-    for (long f = 0; f < c.filters; f += FILTERS)
-        spread_some(std::min<long>(FILTERS, c.filters - f), l, window, c.bank + f, z + f * l.used);
+    for (long s = 0; s < sources; ++s) {
+        const long begin = c.back_begin[s];
+        combine_any(c.back_begin[s + 1] - begin, l.back_at.data() + begin, c.back_value + begin, rows,
+                    l.row, lanes, z + s * lanes, l.sources, pixels);
+    }
+    if (lanes > c.fields)  // what follows the fields in a row of maps is no padding
+        for (long s = 0; s < pixels * sources; ++s)
+            std::fill(z + s * lanes + c.fields, z + (s + 1) * lanes, 0.f);
+    for (long p = 0; p < pixels; ++p) {
+        float* window = images + window_offset(l, first + p);
+        for_filters(c.filters, [&](long f, long n) {
+            spread_some(n, l, window, c.bank + f, z + p * l.sources + f * l.used);
+        });
+    }
 }
 
 }  // namespace
@@ -427,7 +489,7 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
     const long area = c.height * c.width;
     const long padded = l.direct(keep) ? 0 : l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
-    const long share = round_up(padded + maps + l.sources, LANES);
+    const long share = round_up(padded + maps + l.batch * l.sources, LANES);
     Buffer panels = floats(l.panel_floats), scratch = floats(threads * share);
     if (!panels || !scratch) return 1;
     pack_panels(l, mixing, panels.get());
@@ -451,8 +513,9 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
             float* to = y + n * l.pixels * l.channels_out;
             for (long first = 0; first < pixels; first += l.tile_pixels) {
                 const long count = std::min(l.tile_pixels, pixels - first);
-                for (long p = 0; p < count; ++p)
-                    take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
+                for (long p = 0; p < count; p += l.batch)
+                    take_maps(l, from, first + p, std::min(l.batch, count - p), z,
+                              tile_maps + p * l.row);
                 float* out = to + first * l.channels_out;
                 for (long b = 0; b < c.blocks; ++b)
                     product(count, l.columns(b), l.depth(b), tile_maps + l.column[b], l.row, 1,
@@ -487,15 +550,11 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
     const long area = c.height * c.width;
     const long padded = l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
-    const long share = round_up(2 * padded + maps + l.sources, LANES);
+    const long share = round_up(2 * padded + maps + l.batch * l.sources, LANES);
     Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share),
            sums = floats(threads * l.matrices);
     if (!panels || !scratch || !sums) return 1;
     if (grad_x) pack_panels_back(l, mixing, panels.get());
-    std::vector<long> map_column(c.maps);
-    for (long b = 0; b < c.blocks; ++b)
-        for (long m = 0; m < l.block(b)[3]; ++m)
-            map_column[l.block(b)[2] + m] = l.column[b] + m * c.fields;
     parallel(threads, [&](long t) {
         float* image = scratch.get() + t * share;
         float *grad_image = image + padded, *tile_maps = grad_image + padded, *z = tile_maps + maps;
@@ -519,8 +578,9 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                 const long count = std::min(l.tile_pixels, pixels - first);
                 const float* out = grad_y + first * l.channels_out;
                 if (grad_mixing) {
-                    for (long p = 0; p < count; ++p)
-                        take_maps(l, from + window_offset(l, first + p), z, tile_maps + p * l.row);
+                    for (long p = 0; p < count; p += l.batch)
+                        take_maps(l, from, first + p, std::min(l.batch, count - p), z,
+                                  tile_maps + p * l.row);
                     for (long b = 0; b < c.blocks; ++b)
                         product(l.depth(b), l.columns(b), count, tile_maps + l.column[b], 1, l.row,
                                 out + l.start(b), l.channels_out, 0, sum + l.matrix[b],
@@ -532,9 +592,9 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
                                 l.channels_out, 1, panels.get() + l.panels_back[b], PANEL,
                                 l.columns(b) * PANEL, tile_maps + l.column[b], l.row, nullptr,
                                 false);
-                    for (long p = 0; p < count; ++p)
-                        spread_maps(l, tile_maps + p * l.row, z, map_column.data(),
-                                    grad_image + window_offset(l, first + p));
+                    for (long p = 0; p < count; p += l.batch)
+                        spread_maps(l, tile_maps + p * l.row, first + p,
+                                    std::min(l.batch, count - p), z, grad_image);
                 }
             }
             for (long i = 0; grad_x && i < images; ++i)
@@ -563,6 +623,49 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
     return 1;
 }
 
+// ---- packing: [images][fields][components][pixels] <-> [images][pixels][components][lanes]
+// -----------------------------------------------------------------------------------------
+
+extern "C" int steerable_pack(int64_t images, int64_t fields, int64_t components, int64_t pixels,
+                              int64_t threads, const float* planes, float* packed) try {
+    const long lanes = round_up(fields, LANES), channels = components * lanes;
+    std::atomic<long> next{0};
+    parallel(std::min(threads, images), [&](long) {
+        for (long n; (n = next++) < images;)
+            for (long first = 0; first < pixels; first += 64)
+                for (long d = 0; d < components; ++d)
+                    for (long f = 0; f < lanes; ++f) {
+                        const float* from = planes + ((n * fields + f) * components + d) * pixels;
+                        float* to = packed + n * pixels * channels + d * lanes + f;
+                        for (long p = first; p < std::min(first + 64, long(pixels)); ++p)
+                            to[p * channels] = f < fields ? from[p] : 0.f;
+                    }
+    });
+    return 0;
+} catch (const std::exception&) {
+    return 1;
+}
+
+extern "C" int steerable_unpack(int64_t images, int64_t fields, int64_t components, int64_t pixels,
+                                int64_t threads, const float* packed, float* planes) try {
+    const long lanes = round_up(fields, LANES), channels = components * lanes;
+    std::atomic<long> next{0};
+    parallel(std::min(threads, images), [&](long) {
+        for (long n; (n = next++) < images;)
+            for (long first = 0; first < pixels; first += 64)
+                for (long f = 0; f < fields; ++f)
+                    for (long d = 0; d < components; ++d) {
+                        const float* from = packed + n * pixels * channels + d * lanes + f;
+                        float* to = planes + ((n * fields + f) * components + d) * pixels;
+                        for (long p = first; p < std::min(first + 64, long(pixels)); ++p)
+                            to[p] = from[p * channels];
+                    }
+    });
+    return 0;
+} catch (const std::exception&) {
+    return 1;
+}
+
 // ---- batch norm and pointwise functions in the Fourier domain
 // --------------------------------------
 
@@ -573,18 +676,19 @@ extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t chan
     std::atomic<long> next{0};
     parallel(std::min(threads, images), [&](long) {
         for (long n; (n = next++) < images;)
-            for (long c = 0; c < channels; c += WIDTH) {
+            for_lanes(channels, [&](auto sum, long c) {
+                using V = decltype(sum);
                 const float* from = x + n * pixels * channels + c;
-                Vec sum{}, squares{};
-                for (long p = 0; p < pixels; ++p) sum += load<Vec>(from + p * channels);
-                const Vec mean = sum / float(pixels);
+                V squares{};
+                for (long p = 0; p < pixels; ++p) sum += load<V>(from + p * channels);
+                const V mean = sum / float(pixels);
                 for (long p = 0; p < pixels; ++p) {
-                    const Vec d = load<Vec>(from + p * channels) - mean;
+                    const V d = load<V>(from + p * channels) - mean;
                     squares += d * d;
                 }
                 store(out + 2 * n * channels + c, mean);
                 store(out + (2 * n + 1) * channels + c, squares);
-            }
+            });
     });
     return 0;
 } catch (const std::exception&) {
@@ -657,13 +761,65 @@ inline void transform(const float* matrix, long rows, long columns, const Vec* i
     }
 }
 
-inline void normalise(const Activation& a, const float* x, long f, Vec* out) {
+// A register of lanes: of one pixel, or where only half a register of lanes is left the same lanes
+// of two pixels. `second` is how far apart the two halves lie, a multiple of `stride` floats.
+inline Vec load_lanes(const float* p, long second) {
+    if constexpr (WIDTH <= LANES) return load<Vec>(p);
+    float halves[WIDTH];
+    std::memcpy(halves, p, sizeof(Half));
+    std::memcpy(halves + WIDTH / 2, p + second, sizeof(Half));
+    return load<Vec>(halves);
+}
+inline void store_lanes(float* p, long second, Vec v) {
+    if constexpr (WIDTH <= LANES) return store(p, v);
+    float halves[WIDTH];
+    store(halves, v);
+    std::memcpy(p + second, halves + WIDTH / 2, sizeof(Half));  // the same place twice: the first stays
+    std::memcpy(p, halves, sizeof(Half));
+}
+
+inline Vec first_half(Vec v) {
+    float lanes[WIDTH];
+    store(lanes, v);
+    for (int i = WIDTH / 2; i < WIDTH; ++i) lanes[i] = 0.f;
+    return load<Vec>(lanes);
+}
+// the lanes of one pixel, or the sum of two pixels' halves
+inline void store_sum(float* p, bool paired, Vec v) {
+    if (!paired) return store(p, v);
+    float lanes[WIDTH];
+    store(lanes, v);
+    for (int i = 0; i < WIDTH / 2; ++i) p[i] = lanes[i] + lanes[i + WIDTH / 2];
+}
+
+// work(f, p, pixels): the lanes from f of pixel p, and where pixels is 2 of p + 1; begin(f) and
+// end(f, paired) around all pixels of an image
+template <class Begin, class Work, class End>
+inline void for_pixels(const Activation& a, long n, const Begin& begin, const Work& work,
+                       const End& end) {
+    for (long f = 0; f < a.lanes; f += WIDTH) {
+        const bool paired = a.lanes - f < WIDTH;
+        begin(f, paired);
+        const long last = (n + 1) * a.pixels;
+        for (long p = n * a.pixels; p < last; p += 1 + paired)
+            work(f, p, paired ? std::min(2L, last - p) : 0);
+        end(f, paired);
+    }
+}
+
+// from one half register to the other, in [pixel][channels]: pixels as in for_pixels
+inline long second_half(long pixels, long channels) {
+    return pixels == 0 ? WIDTH / 2 : (pixels - 1) * channels;
+}
+
+inline void normalise(const Activation& a, const float* x, long f, long pixels, Vec* out) {
+    const long second = second_half(pixels, a.components * a.lanes), same = pixels ? 0 : WIDTH / 2;
     for (long d = 0; d < a.components; ++d) {
-        const Vec v = load<Vec>(x + d * a.lanes + f);
+        const Vec v = load_lanes(x + d * a.lanes + f, second);
         const long at = d * a.lanes + f;
-        out[d] =
-            a.mean ? (v - load<Vec>(a.mean + at)) * load<Vec>(a.scale + f) + load<Vec>(a.shift + at)
-                   : v;
+        out[d] = a.mean ? (v - load_lanes(a.mean + at, same)) * load_lanes(a.scale + f, same) +
+                              load_lanes(a.shift + at, same)
+                        : v;
     }
 }
 
@@ -676,16 +832,20 @@ extern "C" int steerable_activate(const Activation* activation, const float* x, 
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
         Vec in[MAX_COMPONENTS], samples[MAX_GRID + 4], out[MAX_COMPONENTS + 4];
+        const auto nothing = [](long, bool) {};
         for (long n; (n = next++) < a.images;)
-            for (long p = n * a.pixels; p < (n + 1) * a.pixels; ++p)
-                for (long f = 0; f < a.lanes; f += WIDTH) {
-                    normalise(a, x + p * a.components * a.lanes, f, in);
+            for_pixels(
+                a, n, nothing,
+                [&](long f, long p, long pixels) {
+                    normalise(a, x + p * a.components * a.lanes, f, pixels, in);
                     transform(a.samples, a.grid, a.components, in, samples);
                     for (long g = 0; g < a.grid; ++g) samples[g] = activate(samples[g], relu);
                     transform(a.project, a.components_out, a.grid, samples, out);
+                    const long second = second_half(pixels, a.components_out * a.lanes);
                     for (long d = 0; d < a.components_out; ++d)
-                        store(y + (p * a.components_out + d) * a.lanes + f, out[d]);
-                }
+                        store_lanes(y + (p * a.components_out + d) * a.lanes + f, second, out[d]);
+                },
+                nothing);
     });
     return 0;
 } catch (const std::exception&) {
@@ -702,35 +862,45 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
         Vec in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4],
-            slopes[MAX_GRID + 4];
+            slopes[MAX_GRID + 4], shift_sum[MAX_COMPONENTS], scale_sum;
         for (long n; (n = next++) < a.images;)
-            for (long f = 0; f < a.lanes; f += WIDTH) {
-                Vec scale_sum{}, shift_sum[MAX_COMPONENTS] = {};
-                const Vec scale = a.mean ? load<Vec>(a.scale + f) : all<Vec>(1.f);
-                for (long p = n * a.pixels; p < (n + 1) * a.pixels; ++p) {
+            for_pixels(
+                a, n,
+                [&](long, bool) {
+                    scale_sum = Vec{};
+                    for (long d = 0; d < a.components; ++d) shift_sum[d] = Vec{};
+                },
+                [&](long f, long p, long pixels) {
+                    const long second = second_half(pixels, a.components * a.lanes),
+                               same = pixels ? 0 : WIDTH / 2;
                     const float* from = x + p * a.components * a.lanes;
-                    normalise(a, from, f, in);
+                    normalise(a, from, f, pixels, in);
                     transform(a.samples, a.grid, a.components, in, samples);
                     for (long d = 0; d < a.components_out; ++d)
-                        in[d] = load<Vec>(grad + (p * a.components_out + d) * a.lanes + f);
+                        in[d] = load_lanes(grad + (p * a.components_out + d) * a.lanes + f,
+                                           second_half(pixels, a.components_out * a.lanes));
                     transform(a.project_back, a.grid, a.components_out, in, slopes);
                     for (long g = 0; g < a.grid; ++g) slopes[g] *= activate_slope(samples[g], relu);
                     transform(a.samples_back, a.components, a.grid, slopes, back);
+                    const Vec scale = a.mean ? load_lanes(a.scale + f, same) : all<Vec>(1.f);
                     for (long d = 0; d < a.components; ++d) {
-                        store(grad_x + (p * a.components + d) * a.lanes + f, back[d] * scale);
+                        store_lanes(grad_x + (p * a.components + d) * a.lanes + f, second,
+                                    back[d] * scale);
                         if (a.mean) {
+                            if (pixels == 1) back[d] = first_half(back[d]);  // counted once
                             shift_sum[d] += back[d];
-                            scale_sum += back[d] * (load<Vec>(from + d * a.lanes + f) -
-                                                    load<Vec>(a.mean + d * a.lanes + f));
+                            scale_sum += back[d] * (load_lanes(from + d * a.lanes + f, second) -
+                                                    load_lanes(a.mean + d * a.lanes + f, same));
                         }
                     }
-                }
-                if (a.mean) {
-                    store(grad_scale + n * a.lanes + f, scale_sum);
+                },
+                [&](long f, bool paired) {
+                    if (!a.mean) return;
+                    store_sum(grad_scale + n * a.lanes + f, paired, scale_sum);
                     for (long d = 0; d < a.components; ++d)
-                        store(grad_shift + (n * a.components + d) * a.lanes + f, shift_sum[d]);
-                }
-            }
+                        store_sum(grad_shift + (n * a.components + d) * a.lanes + f, paired,
+                                  shift_sum[d]);
+                });
     });
     return 0;
 } catch (const std::exception&) {

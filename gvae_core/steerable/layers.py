@@ -50,11 +50,8 @@ class _Fast:
         return (
             self.steerable_path == "native"
             and self._native_refusal is None
-            and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
-            and not torch_path.transformed()
-            and native.readable(x.raw, *others)
-            and native.load() is not None
+            and native.takes(x.raw, *others)
         )
 
     def __deepcopy__(self, memo: dict) -> nn.Module:

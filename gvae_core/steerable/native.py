@@ -31,7 +31,7 @@ from .factors import Factors
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-O3", "-std=gnu++17", "-shared", "-fPIC", "-pthread", "-Wno-psabi")
-LANES = 16  # fields are padded to this
+LANES = 8  # fields are padded to this
 MAX_COMPONENTS, MAX_GRID = 64, 256
 
 
@@ -141,12 +141,57 @@ def lanes(fields: int) -> int:
 
 def pad_fields(x: Tensor) -> Tensor:
     """[..., fields] -> [..., lanes], padded with zeros."""
-    return F.pad(x, (0, lanes(x.shape[-1]) - x.shape[-1]))
+    missing = lanes(x.shape[-1]) - x.shape[-1]
+    return F.pad(x, (0, missing)) if missing else x  # nothing to pad would still be a copy
 
 
 def pack(x: Tensor, fields: int) -> Tensor:
     """[N, fields * components, H, W] -> [N, H, W, components, lanes]."""
     return pad_fields(x.unflatten(1, (fields, -1)).permute(0, 3, 4, 2, 1)).contiguous()
+
+
+def unpack(x: Tensor, fields: int) -> Tensor:
+    """[N, H, W, components, lanes] -> [N, fields * components, H, W]."""
+    return x[..., :fields].permute(0, 4, 3, 1, 2).flatten(1, 2).contiguous()
+
+
+class Pack(torch.autograd.Function):
+    """`pack` by the kernels, which takes a fraction of torch's time; `Unpack` is its gradient, and the reverse."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, fields: int) -> Tensor:
+        ctx.fields = fields
+        n, channels, height, width = x.shape
+        packed = x.new_empty(n, height, width, channels // fields, lanes(fields))
+        _move(load().steerable_pack, n, fields, channels // fields, height * width, x.contiguous(), packed)
+        return packed
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        if readable(grad):
+            return Unpack.apply(grad, ctx.fields), None
+        return unpack(grad, ctx.fields), None
+
+
+class Unpack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, fields: int) -> Tensor:
+        ctx.fields = fields
+        n, height, width, components, _ = x.shape
+        planes = x.new_empty(n, fields * components, height, width)
+        _move(load().steerable_unpack, n, fields, components, height * width, x.contiguous(), planes)
+        return planes
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        if readable(grad):
+            return Pack.apply(grad, ctx.fields), None
+        return pack(grad, ctx.fields), None
+
+
+def _move(function, n: int, fields: int, components: int, pixels: int, source: Tensor, target: Tensor) -> None:
+    sizes = (n, fields, components, pixels, torch.get_num_threads())
+    _check(function(*map(c_int64, sizes), _address(source), _address(target)))
 
 
 # ---- convolution ---------------------------------------------------------------------------------
@@ -244,6 +289,16 @@ def readable(*tensors: Tensor | None) -> bool:
     )
 
 
+def takes(*tensors: Tensor | None) -> bool:
+    """Whether the kernels are there and can be used now, on these tensors."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch_path.transformed()
+        and readable(*tensors)
+        and load() is not None
+    )
+
+
 def _address(x: Tensor | None) -> c_void_p:
     if x is None:
         return c_void_p(None)
@@ -298,9 +353,12 @@ class Convolve(torch.autograd.Function):
             _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
         grad_bias = None
         if need_bias:  # a bias sits on trivial irreps only
-            trivial = list(ctx.plan.trivial_components)
-            sums = grad[:, :, :, trivial].sum((0, 1, 2))
-            grad_bias = grad.new_zeros(grad.shape[3:]).index_put((torch.tensor(trivial),), sums)
+            grad_bias = torch.stack(
+                [
+                    component.sum((0, 1, 2)) if i in ctx.plan.trivial_components else torch.zeros_like(component[0, 0, 0])
+                    for i, component in enumerate(grad.unbind(3))
+                ]
+            ) if grad.numel() else grad.new_zeros(grad.shape[3:])
         return None, grad_x, None, grad_mixing, grad_bias
 
 
