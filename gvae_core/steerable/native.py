@@ -292,10 +292,7 @@ def readable(*tensors: Tensor | None) -> bool:
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and can be used now, on these tensors."""
     return (
-        not torch.compiler.is_compiling()
-        and not torch_path.transformed()
-        and readable(*tensors)
-        and load() is not None
+        not torch.compiler.is_compiling() and not torch_path.transformed() and readable(*tensors) and load() is not None
     )
 
 
@@ -353,12 +350,18 @@ class Convolve(torch.autograd.Function):
             _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
         grad_bias = None
         if need_bias:  # a bias sits on trivial irreps only
-            grad_bias = torch.stack(
-                [
-                    component.sum((0, 1, 2)) if i in ctx.plan.trivial_components else torch.zeros_like(component[0, 0, 0])
-                    for i, component in enumerate(grad.unbind(3))
-                ]
-            ) if grad.numel() else grad.new_zeros(grad.shape[3:])
+            grad_bias = (
+                torch.stack(
+                    [
+                        component.sum((0, 1, 2))
+                        if i in ctx.plan.trivial_components
+                        else torch.zeros_like(component[0, 0, 0])
+                        for i, component in enumerate(grad.unbind(3))
+                    ]
+                )
+                if grad.numel()
+                else grad.new_zeros(grad.shape[3:])
+            )
         return None, grad_x, None, grad_mixing, grad_bias
 
 

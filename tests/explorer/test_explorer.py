@@ -871,8 +871,9 @@ def test_index_page_of_the_batch_links_the_saved_page(tmp_path):
     folder, notebooks = tmp_path / "executed" / "quick", tmp_path / "notebooks"
     for path in (folder, notebooks, tmp_path / "figures" / "quick"):
         path.mkdir(parents=True)
-    assert "explorer" not in report._write_index(folder, [], "quick", tmp_path).read_text()
+    jobs = [report.Job(notebooks / "05.ipynb", "05")]
+    assert "explorer" not in report._write_index(folder, jobs, "quick", tmp_path).read_text()
     (tmp_path / "figures" / "quick" / "explorer.html").write_text("")
-    index = report._write_index(folder, [], "quick", tmp_path)
+    index = report._write_index(folder, jobs, "quick", tmp_path)
     (link,) = re.findall(r'<a href="([^"]*explorer.html)">', index.read_text())
     assert (folder / link).resolve() == tmp_path / "figures" / "quick" / "explorer.html"
