@@ -29,8 +29,10 @@ needs_compiler = pytest.mark.skipif(
 )
 PATHS = ["torch", pytest.param("native", marks=needs_compiler)]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-NATIVE_ONLY_FLOAT32 = [("torch", torch.float32), ("torch", torch.float64)] + [
-    pytest.param("native", torch.float32, marks=needs_compiler)
+NATIVE_ONLY_FLOAT32 = [
+    ("torch", torch.float32),
+    ("torch", torch.float64),
+    pytest.param("native", torch.float32, marks=needs_compiler),
 ]
 
 

@@ -223,7 +223,7 @@ class ConvolutionPlan:
         terms: list[tuple[int, int, float]] = []  # map, source, value
         for m, d in zip(*np.nonzero(np.abs(flat).max(2) > 1e-12)):
             row = flat[m, d]
-            for index, filter_ in enumerate(bank):
+            for index, filter_ in enumerate(bank):  # noqa: B007 - needed where the loop ends
                 value = row @ filter_ / (filter_ @ filter_)
                 if np.abs(row - value * filter_).max() < 1e-7 * np.abs(row).max():
                     break

@@ -156,7 +156,7 @@ def test_no_digit_picked_is_said(explorer):
 
 def test_models_are_picked_and_loaded_only_then(models, digits):
     class Late(dict):
-        loaded = []  # noqa: RUF012
+        loaded = []
 
         def __getitem__(self, name):
             self.loaded.append(name)
