@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import itertools
-import math
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -31,11 +29,6 @@ TRAINING_DIGITS = {"mnist": 30_000, "mnist5k": 4_000}
 """How many digits of each source are for training."""
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-
-FILES = (
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-)
 
 PLACES = ("", "MNIST/raw", "raw")  # of the files in a named folder: torchvision's root has them in MNIST/raw
 
@@ -79,6 +72,10 @@ class Digits:
     indices: Tensor
     origin: str
 
+    def first(self, count: int | None) -> Digits:
+        """The first ``count`` of them, all where it is None."""
+        return Digits(self.images[:count], self.labels[:count], self.indices[:count], self.origin)
+
 
 @dataclass(frozen=True, eq=False)
 class Splits:
@@ -104,11 +101,6 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
     directory : path, optional
         A folder of the four IDX files, plain or as ``.gz``, under their original names or Kaggle's
         (``train-images.idx3-ubyte``), or a torchvision root (``MNIST/raw``).
-
-    Returns
-    -------
-    MNIST
-        Images float32 [N, 1, 28, 28] in [0, 1], labels int64 [N].
 
     Raises
     ------
@@ -161,11 +153,6 @@ def split(mnist: MNIST) -> Splits:
 
     ``"mnist5k"``: 4,000 / 500 / 500.
 
-    Parameters
-    ----------
-    mnist : MNIST
-        What :func:`load_mnist` returned.
-
     Raises
     ------
     ValueError
@@ -179,13 +166,11 @@ def split(mnist: MNIST) -> Splits:
             f"got {found[0]:,} + {found[1]:,} of {mnist.source!r}"
         )
     if mnist.source == "mnist":
-        candidates = np.arange(FIRST_TRAIN_INDEX, sizes[0])
-        train, _ = _stratified(candidates, mnist.train_labels, TRAINING_DIGITS["mnist"])
-        validation, test = _stratified(np.arange(sizes[1]), mnist.test_labels, 5_000)
+        train, _ = _stratified(np.arange(FIRST_TRAIN_INDEX, 60_000), mnist.train_labels, TRAINING_DIGITS["mnist"])
+        validation, test = _stratified(np.arange(10_000), mnist.test_labels, 5_000)
         return Splits(_take(mnist, "train", train), _take(mnist, "test", validation), _take(mnist, "test", test))
-    train, validation = _stratified(np.arange(sizes[0]), mnist.train_labels, TRAINING_DIGITS["mnist5k"])
-    test = np.arange(sizes[1])
-    return Splits(_take(mnist, "train", train), _take(mnist, "train", validation), _take(mnist, "test", test))
+    train, validation = _stratified(np.arange(4_500), mnist.train_labels, TRAINING_DIGITS["mnist5k"])
+    return Splits(_take(mnist, "train", train), _take(mnist, "train", validation), _take(mnist, "test", np.arange(500)))
 
 
 @functools.lru_cache(maxsize=2)
@@ -198,13 +183,8 @@ def load_splits(source: str, train_images: int | None = None, test_images: int |
 
     ``test_images`` limits validation and test alike.
     """
-
-    def first(part: Digits, count: int | None) -> Digits:
-        return Digits(part.images[:count], part.labels[:count], part.indices[:count], part.origin)
-
     whole = _splits(source)
-    counts = (train_images, test_images, test_images)
-    return Splits(*map(first, (whole.train, whole.validation, whole.test), counts))
+    return Splits(whole.train.first(train_images), whole.validation.first(test_images), whole.test.first(test_images))
 
 
 def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.ndarray]:
@@ -213,9 +193,8 @@ def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.n
 
 
 def _take(mnist: MNIST, origin: str, indices: np.ndarray) -> Digits:
+    images, labels = (getattr(mnist, f"{origin}_{part}") for part in ("images", "labels"))
     chosen = torch.from_numpy(indices).long()
-    images = mnist.train_images if origin == "train" else mnist.test_images
-    labels = mnist.train_labels if origin == "train" else mnist.test_labels
     return Digits(images[chosen], labels[chosen], chosen, origin)
 
 
@@ -234,16 +213,15 @@ def _load_mnist5k() -> MNIST:
 def _load_folder(folder: Path) -> MNIST:
     """The full set from a folder of IDX or IDX.gz files, checked."""
     parts = []
-    for images, labels in FILES:
-        parts += [
-            _to_float(_load_idx(folder, images, (28, 28))),
-            torch.from_numpy(_load_idx(folder, labels, ()).astype(np.int64)),
-        ]
+    for name in SHA256:
+        items = np.frombuffer(_content(folder, name), np.uint8)
+        # behind a header of 4 bytes, and 4 for each dimension
+        parts.append(_to_float(items[16:]) if "images" in name else torch.from_numpy(items[8:].astype(np.int64)))
     return MNIST(*parts, "mnist")
 
 
-def _load_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> np.ndarray:
-    """An IDX file: big-endian magic number 0x800 + dimensions, the sizes, then uint8 items."""
+def _content(folder: Path, name: str) -> bytes:
+    """The decompressed content of a file, which is the original's: its digest says so."""
     path = _path(folder, name)
     data = path.read_bytes()
     # by content, not by name: some servers and browsers decompress and keep the name
@@ -252,23 +230,12 @@ def _load_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> np.ndarra
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path}: expected a whole gzip file, found: {error}") from error
-    dimensions = 1 + len(item_shape)
-    header = 4 * (1 + dimensions)
-    if len(data) < header:
-        raise ValueError(f"{path}: expected an IDX header of {header} bytes, found {len(data)}")
-    magic, count, *shape = np.frombuffer(data, ">i4", 1 + dimensions).tolist()
-    if magic != 0x800 + dimensions:
-        raise ValueError(f"{path}: expected magic number {0x800 + dimensions}, found {magic}")
-    if tuple(shape) != item_shape:
-        raise ValueError(f"{path}: expected images of {item_shape} pixels, found {tuple(shape)}")
-    expected = header + count * math.prod(item_shape)
-    if len(data) != expected:
-        raise ValueError(f"{path}: expected {expected:,} bytes for {count:,} items, found {len(data):,}")
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256[name]:
         others = "".join(f", that of {other}" for other, known in SHA256.items() if known == digest)
-        raise ValueError(f"{path}: expected SHA-256 {SHA256[name]} (decompressed), found {digest}{others}")
-    return np.frombuffer(data, np.uint8, offset=header).reshape(count, *item_shape)
+        found = f"{digest}{others}, of {len(data):,} bytes that begin with {data[:8]!r}"
+        raise ValueError(f"{path}: expected SHA-256 {SHA256[name]} (decompressed), found {found}")
+    return data
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -297,14 +264,13 @@ def _download(target: Path) -> MNIST:
         folder = Path(scratch, target.name)
         folder.mkdir()
         try:
-            for name in itertools.chain(*FILES):
+            for name in SHA256:
                 fetch(f"{MIRROR}{name}.gz", str(folder / f"{name}.gz"), None)
             mnist = _load_folder(folder)
         except (OSError, ValueError) as error:
             raise OSError(
-                f"the download of MNIST from {MIRROR} failed and left nothing in {target.parent}: "
-                f"{error}. To use a local copy, name a folder of the four IDX or IDX.gz files in "
-                f"the environment variable GVAE_DATA or in load_mnist(directory=...)"
+                f"the download of MNIST from {MIRROR} failed and left nothing in {target.parent}: {error}. To use a local"
+                " copy, name a folder of the four IDX or IDX.gz files in GVAE_DATA or in load_mnist(directory=...)"
             ) from error
         try:
             folder.rename(target)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .models import evaluating
-from .models.pose import PoseVAE, degrees
+from .models.autoencoders import PoseVAE, degrees
 from .rotation import rotate, turn
 from .synchronisation import common_orientation
 from .vmf import VonMisesFisher

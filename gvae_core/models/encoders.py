@@ -134,16 +134,13 @@ class SteerableEncoder(nn.Module):
             vector_type = enn.FieldType(gspace, vectors * [gspace.irrep(1)])
             self.to_vectors = accelerate(nn.ModuleList([enn.R2Conv(field_type, vector_type, 1)])).train()
 
-    def input_field(self, images: Tensor, degrees: float = 0.0) -> enn.GeometricTensor:
-        """Images [N, 1, 28, 28], turned by ``degrees``, as the first block's input, a scalar field on the grid."""
-        return self._input_fields(images, [degrees])
+    def input_field(self, images: Tensor, *degrees: float) -> enn.GeometricTensor:
+        """Images [N, 1, 28, 28] as the first block's input, a scalar field on the grid.
 
-    def _input_fields(self, images: Tensor, angles: Sequence[float]) -> enn.GeometricTensor:
-        """The images turned by each of the angles, one after the other along dimension 0."""
+        Turned by each of the angles, one after the other along dimension 0; as they are where none is given.
+        """
         on_grid = fit_to_grid(as_input(images, self.activation[0].weight, training=self.training), self.grid_size)
-        # `rotate` interpolates in float32 at least
-        wide = on_grid.to(torch.promote_types(on_grid.dtype, torch.float32))
-        turned = [rotate(wide, degrees).to(on_grid.dtype) if degrees else on_grid for degrees in angles]
+        turned = [rotate(on_grid, angle) if angle else on_grid for angle in degrees or (0.0,)]
         return self.blocks[0].in_type(standardise(torch.cat(turned)))
 
     def filters(self, block: int) -> Tensor:
@@ -153,7 +150,7 @@ class SteerableEncoder(nn.Module):
             return convolution.expand_parameters()[0]
 
     def feature_fields(self, images: Tensor) -> Iterator[enn.GeometricTensor]:
-        """Yield the input and the output of every block as geometric tensors [N, C, H, W]; one frame, not turned."""
+        """The input and the output of every block as geometric tensors [N, C, H, W]; one frame, not turned."""
         field = self.input_field(images)
         yield field
         for block in self.blocks:
@@ -178,7 +175,7 @@ class SteerableEncoder(nn.Module):
 
     def _fields(self, images: Tensor) -> enn.GeometricTensor:
         """The last feature fields, all frames along dimension 0."""
-        fields = self._input_fields(images, self.frame_angles)
+        fields = self.input_field(images, *self.frame_angles)
         for block in self.blocks[:-1]:
             fields = block(fields)
         return fields

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints import load_tensors, save_tensors
-from .builders import sgvae, svae
+from .autoencoders import sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
 from .encoders import ConvolutionalEncoder, SteerableEncoder
 from .modes import evaluating
