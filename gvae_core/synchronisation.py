@@ -33,19 +33,14 @@ def common_orientation(
 
     Parameters
     ----------
-    images : [N, C, H, H], at least two more than ``neighbours``, dark where there is nothing: corners turn out of sight
+    images : [N, C, H, H], dark where there is nothing, as corners turn out of sight; at least two more than
+        ``neighbours``, else ValueError
     degrees : [N], a first guess of the result, which a second call then refines; none means no guess
     neighbours : how many (image, turn) an image is compared with
     turns : rotations of each image that are tried, over the full turn
     size : the images are compared at size x size pixels
 
-    Returns
-    -------
-    Degrees [N], counter-clockwise, in [-180, 180).
-
-    Raises
-    ------
-    ValueError : too few images
+    Returns degrees [N], counter-clockwise, in [-180, 180).
     """
     count = len(images)
     if count < neighbours + 2:

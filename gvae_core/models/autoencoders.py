@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from .layouts import EncoderLayout
 
 MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
 VECTORS = 16  # of frequency 1, that a pose is read from
+POSE_HIDDEN = 64  # width of the two small networks that read it
 
 
 class Decoder(nn.Sequential):
@@ -94,13 +94,8 @@ class SphericalVAE(_ImageVAE):
     """Hyperspherical VAE: von Mises-Fisher posterior, uniform prior on the sphere S^(d-1).
 
     L(x) = E_q[log p(x | z)] - beta KL(vMF(mu(x), kappa(x)) || U(S^(d-1))), T. R. Davidson et al.,
-    *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets.
-
-    Parameters
-    ----------
-    encoder : images [N, 1, 28, 28] -> [N, F]
-    features : size of the head's output
-    head : [N, F] -> [N, features]
+    *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets. The ``encoder``
+    maps images [N, 1, 28, 28] to [N, F], the ``head`` these to [N, features].
     """
 
     def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
@@ -141,13 +136,6 @@ class GaussianVAE(_ImageVAE):
         return Independent(Normal(self.location(features), scale, validate_args=False), 1, validate_args=False)
 
 
-class Posteriors(NamedTuple):
-    """What one look at images gives: q(z | x) on S^(d-1) and q(angle | x) on the circle, both of batch shape [N]."""
-
-    content: VonMisesFisher
-    pose: VonMisesFisher
-
-
 class PoseVAE(SphericalVAE):
     r"""A spherical autoencoder with a pose, for images that were never upright.
 
@@ -159,36 +147,24 @@ class PoseVAE(SphericalVAE):
     As in R. Winter et al., *Unsupervised learning of group invariant and equivariant representations* (NeurIPS 2022).
 
     An image that looks the same after a half turn has no single pose; its concentration has to say so. Angles
-    are degrees, counter-clockwise, against an orientation that nobody chose: training finds one.
-
-    Parameters
-    ----------
-    encoder : a `SteerableEncoder` with ``vectors`` of frequency 1
-    hidden : width of the two small networks that choose those complex numbers and the concentration
+    are degrees, counter-clockwise, against an orientation that nobody chose: training finds one. The ``encoder`` has
+    ``vectors`` of frequency 1.
     """
 
-    def __init__(
-        self,
-        encoder: SteerableEncoder,
-        features: int,
-        decoder: Decoder,
-        latent_dim: int,
-        head: nn.Module,
-        hidden: int = 64,
-    ):
+    def __init__(self, encoder: SteerableEncoder, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
         super().__init__(encoder, features, decoder, latent_dim, head)
-        invariants, vectors = encoder.invariants, encoder.vectors
+        known, weights, hidden = encoder.invariants, 2 * encoder.vectors, POSE_HIDDEN
         self.mixture = nn.Sequential(
-            nn.Linear(invariants + 2 * vectors, hidden),
-            nn.ELU(),
-            nn.BatchNorm1d(hidden),
-            nn.Linear(hidden, 2 * vectors),
+            nn.Linear(known + weights, hidden), nn.ELU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, weights)
         )
-        self.log_concentration = nn.Sequential(nn.Linear(invariants + 1, hidden), nn.ELU(), nn.Linear(hidden, 1))
+        self.log_concentration = nn.Sequential(nn.Linear(known + 1, hidden), nn.ELU(), nn.Linear(hidden, 1))
         nn.init.constant_(self.log_concentration[-1].bias, 3.0)  # an arc of some 20 degrees to start with
 
-    def posteriors(self, images: Tensor) -> Posteriors:
-        """Content and pose of images [N, 1, 28, 28] in [0, 1]; ``pose.loc`` is (cos, sin) of the angle."""
+    def posteriors(self, images: Tensor) -> tuple[VonMisesFisher, VonMisesFisher]:
+        """Content and pose of images [N, 1, 28, 28] in [0, 1]: q(z | x) on S^(d-1) and q(angle | x) on the circle.
+
+        Both of batch shape [N]; the pose's ``loc`` is (cos, sin) of the angle.
+        """
         invariants, vectors = self.encoder.invariants_and_vectors(images)
         content = self._posterior(self.head(invariants))
         reference = vectors.sum(1, keepdim=True)
@@ -199,16 +175,11 @@ class PoseVAE(SphericalVAE):
         length = vector.norm(dim=1, keepdim=True).clamp(min=1e-6)
         evidence = torch.cat([invariants, length.log()], 1)
         concentration = self.log_concentration(evidence).squeeze(-1).clamp(-4, 9).exp()
-        return Posteriors(content, VonMisesFisher(F.normalize(vector, dim=-1), concentration, validate_args=False))
+        return content, VonMisesFisher(F.normalize(vector, dim=-1), concentration, validate_args=False)
 
     def encode(self, images: Tensor) -> VonMisesFisher:
         """The content's posterior, which does not see how an image is turned."""
-        return self.posteriors(images).content
-
-    @property
-    def pose_prior(self) -> HypersphericalUniform:
-        """Uniform on the circle."""
-        return HypersphericalUniform(2, validate_args=False)
+        return self.posteriors(images)[0]
 
     def disc(self) -> Tensor:
         """[32, 32], 1 where the canvas stays in the picture at every angle: there the loss counts."""
@@ -218,7 +189,7 @@ class PoseVAE(SphericalVAE):
 
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How images [N, 1, 28, 28] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
-        pose = self.posteriors(images).pose
+        _, pose = self.posteriors(images)
         return degrees(pose.loc), pose.cap_angle(0.9)
 
     def canonical(self, images: Tensor) -> Tensor:

@@ -58,13 +58,8 @@ class SteerableEncoder(nn.Module):
     frames : number of turned copies of the input whose invariants are averaged
     vectors : pooled vectors of frequency 1, which turn with the image; see `invariants_and_vectors`
 
-    Shapes
-    ------
-    forward : images [N, 1, 28, 28] -> [N, invariants]
-
-    Raises
-    ------
-    ValueError : a size makes no sense, or a block's kernel is larger than the map it slides over
+    Maps images [N, 1, 28, 28] to [N, invariants]. ValueError where a size makes no sense, or a block's kernel is larger
+    than the map it slides over.
     """
 
     @recorded
@@ -194,12 +189,7 @@ class ConvolutionalEncoder(nn.Sequential):
         check_dropout(dropout)
         blocks, width = [], 1
         for count, stride in zip(channels, (2, 1, 2), strict=True):
-            blocks += [
-                nn.Conv2d(width, count, 4, stride=stride),
-                nn.ReLU(),
-                nn.BatchNorm2d(count),
-                nn.Dropout(dropout),
-            ]
+            blocks += [nn.Conv2d(width, count, 4, stride=stride), nn.ReLU(), nn.BatchNorm2d(count), nn.Dropout(dropout)]
             width = count
         super().__init__(*blocks, nn.Flatten())
         self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5

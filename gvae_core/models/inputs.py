@@ -19,10 +19,8 @@ def as_input(images: Tensor, like: Tensor, *, training: bool = False) -> Tensor:
     torch.export or torch.jit trace, inside functorch's transforms and while a CUDA graph is captured. What looks
     like digits is taken as such: nobody can tell a dark digit on white from a light one on black.
 
-    Raises
-    ------
-    ValueError : not [N, 1, 28, 28], not of a floating-point dtype, not finite, outside [0, 1] by more than 0.01, or
-        no image at all in ``training``, where batch statistics are taken (otherwise none gives none)
+    ValueError where images are not [N, 1, 28, 28], not of a floating-point dtype, not finite, outside [0, 1] by more
+    than 0.01, or none at all in ``training``, where batch statistics are taken (otherwise none gives none).
     """
     if not isinstance(images, Tensor):
         raise ValueError(f"expected images as a torch.Tensor, got {type(images).__name__} (see torch.as_tensor)")

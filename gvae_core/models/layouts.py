@@ -23,9 +23,7 @@ class EncoderLayout:
     mask_input : multiply the input by a smooth disc, so that the corners, which turn out of the image, never count
     mask_features : multiply every block's output by such a disc, which hides the square frame of the zero padding
 
-    Raises
-    ------
-    ValueError : a size makes no sense, or there are not as many as blocks
+    ValueError where a size makes no sense, or there are not as many as blocks.
     """
 
     grid_size: int
@@ -62,15 +60,7 @@ LAYOUTS = {
     # odd kernels on an odd grid, padding that keeps every layer centred, 33 -> 17 -> 17 -> 9: quarter turns are exact
     "aligned": EncoderLayout(33, (2, 1, 2), kernel_size=5, padding=2, pool=3, mask_input=True),
     # 33 -> 17 -> 17 -> 9 -> 9, close between quarter turns, too: a wide first kernel, discs, a blur before subsampling
-    "isotropic": EncoderLayout(
-        33,
-        (2, 1, 1),
-        kernel_size=(9, 5, 5),
-        padding=(4, 2, 2),
-        blur_strides=(1, 2, 1),
-        mask_input=True,
-        mask_features=True,
-    ),
+    "isotropic": EncoderLayout(33, (2, 1, 1), (9, 5, 5), (4, 2, 2), (1, 2, 1), mask_input=True, mask_features=True),
     # the report's G-CNN, Table 1: kernel 4 on 28 x 28
     "table1": EncoderLayout(28, (1, 1, 2)),
     # the same with a wide first kernel, which learns much better
