@@ -30,10 +30,10 @@ from .synchronisation import common_orientation
 from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
-
-_PULL = 100.0  # squared error that a pose at a right angle to the common orientation counts for
+ORIENTATION_WEIGHT = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
 Losses = dict[str, Tensor]
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
     kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, HypersphericalUniform(2)).mean()
     loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
     if common is not None:
-        loss = loss + PAPER_BATCH * (_PULL * losses["disagreement"] + losses["pose_nll"])
+        loss = loss + PAPER_BATCH * (ORIENTATION_WEIGHT * losses["disagreement"] + losses["pose_nll"])
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
 
 
@@ -124,41 +124,22 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
 
 
 def fit_classifier(
-    model: nn.Module,
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
-    schedule: Schedule,
-    *,
-    paper_loss: bool = True,
-    rotated: bool = False,
-    **loop,
+    model: nn.Module, train: Tensors, validation: Tensors, schedule: Schedule, *, paper_loss: bool = True, **loop
 ) -> list[dict]:
     """Fit a classifier on (images [N, 1, H, W], labels [N]); see `fit` for the rest."""
-
-    def losses(images: Tensor, labels: Tensor) -> Losses:
-        return classifier_losses(model, _rotated(images) if rotated else images, labels, paper_loss=paper_loss)
-
+    losses = functools.partial(classifier_losses, model, paper_loss=paper_loss)
     return fit(model, losses, train, validation, schedule, **loop)
 
 
 def fit_vae(
-    model: nn.Module,
-    train: Tensor,
-    validation: Tensor,
-    schedule: Schedule,
-    *,
-    beta: float,
-    rotated: bool = False,
-    **loop,
+    model: nn.Module, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
     """Fit an autoencoder on images [N, 1, H, W]; see `fit` for the rest.
 
-    ``rotated`` is the protocol of the tiny paper's appendix: every image is turned by a fresh random
-    angle before it is encoded *and* is the target in that orientation.
+    With ``rotated``, as in the tiny paper's appendix, a turned image is encoded *and* is the target as it is turned.
     """
 
     def losses(images: Tensor) -> Losses:
-        images = _rotated(images) if rotated else images
         return vae_losses(model, images, images, beta=beta)
 
     return fit(model, losses, (train,), (validation,), schedule, **loop)
@@ -167,28 +148,24 @@ def fit_vae(
 def fit_pose(
     model: PoseVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
-    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest.
+    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
 
     First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
     learns with it, see `pose_losses`.
     """
     common = common_orientation(train, common_orientation(train))
     losses = functools.partial(pose_losses, model, beta=beta)
-    return fit(model, losses, (train, common), (validation,), schedule, **loop)
-
-
-def _rotated(images: Tensor) -> Tensor:
-    # drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
-    return rotate(images, 360 * torch.rand(len(images)) - 180)
+    return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
 
 
 def fit(
     model: nn.Module,
     losses: Callable[..., Losses],
-    train: tuple[Tensor, ...],
-    validation: tuple[Tensor, ...],
+    train: Tensors,
+    validation: Tensors,
     schedule: Schedule,
     *,
+    rotated: bool = False,
     seed: int = 0,
     state_file: Path | None = None,
     stop_after: int | None = None,
@@ -200,6 +177,7 @@ def fit(
     Parameters
     ----------
     train, validation : tensors of equal length, cut into batches along dimension 0
+    rotated : the first of them are images, each turned by a fresh random angle before ``losses`` sees it
     seed : of everything random in the loop (the model's initial values are the caller's)
     state_file : where model, optimiser and history are kept after every epoch; an existing file is
         resumed from, so an interrupt loses at most the running epoch. The caller deletes it.
@@ -228,6 +206,10 @@ def fit(
         place = f"epoch {epoch + 1} of {schedule.epochs}, {where}"
         return NonFiniteLoss(f"{title}: {what} in {place} (learning rate {schedule.rate(epoch):g})")
 
+    def batch_losses(images: Tensor, *others: Tensor) -> Losses:
+        # angles are drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
+        return losses(rotate(images, 360 * torch.rand(len(images)) - 180) if rotated else images, *others)
+
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), last):
             torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
@@ -237,16 +219,16 @@ def fit(
             means = _Means()
             order = torch.randperm(len(train[0])).to(device)
             for step, batch in enumerate(order.split(schedule.batch_size)):
-                batch_losses = losses(*(tensor[batch] for tensor in train))
-                if not torch.isfinite(batch_losses["loss"]):
-                    raise diverged(f"loss is {batch_losses['loss'].item()}", epoch, f"step {step + 1} of {steps}")
+                found = batch_losses(*(tensor[batch] for tensor in train))
+                if not torch.isfinite(found["loss"]):
+                    raise diverged(f"loss is {found['loss'].item()}", epoch, f"step {step + 1} of {steps}")
                 optimiser.zero_grad(set_to_none=True)
-                batch_losses["loss"].backward()
+                found["loss"].backward()
                 optimiser.step()
-                means.add(batch_losses, len(batch))
+                means.add(found, len(batch))
                 bar.update()
             record = {"epoch": epoch + 1, "learning_rate": schedule.rate(epoch), **means.named("train")}
-            record |= evaluate(model, losses, validation, schedule.batch_size).named("validation")
+            record |= evaluate(model, batch_losses, validation, schedule.batch_size).named("validation")
             if not math.isfinite(record["validation_loss"]):  # the last step may be the one that broke the weights
                 raise diverged(f"validation loss is {record['validation_loss']}", epoch, "after its last step")
             history.append(record)
@@ -258,7 +240,7 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, losses: Callable[..., Losses], tensors, batch_size: int) -> _Means:
+def evaluate(model: nn.Module, losses: Callable[..., Losses], tensors: Tensors, batch_size: int) -> _Means:
     """Mean losses over ``tensors`` in eval mode, in batches; afterwards every module is in the mode it was in."""
     device = next(model.parameters()).device
     means = _Means()

@@ -17,7 +17,7 @@ from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, as_input, fi
 from .layouts import EncoderLayout
 
 MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
-VECTORS = 16  # of frequency 1, that a pose is read from
+POSE_VECTORS = 16  # of frequency 1, that a pose is read from
 POSE_HIDDEN = 64  # width of the two small networks that read it
 
 
@@ -235,7 +235,7 @@ def sgvae(
     """
     if pose and gaussian:
         raise ValueError("expected pose or gaussian, got both")
-    sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=VECTORS if pose else 0)
+    sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=POSE_VECTORS if pose else 0)
     encoder = SteerableEncoder(fields, frequency, dropout=0.1, **sizes)
     head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), nn.Dropout(dropout))
     decoder = Decoder(latent_dim, decoder_channels, dropout=dropout)

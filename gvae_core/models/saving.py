@@ -63,10 +63,10 @@ def load_model(path: str | Path) -> nn.Module:
         model = BUILDERS[metadata["model"]](**metadata["arguments"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected arguments of {metadata['model']}, found others ({error})") from error
-    return filled(model, tensors, path)
+    return with_weights(model, tensors, path)
 
 
-def filled(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+def with_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
     """``model`` with the weights read from ``path``, in their dtype and in eval mode; ValueError if they do not fit."""
     first = next(name for name, _ in model.named_parameters())
     try:
