@@ -25,12 +25,7 @@ BATCH = 250
 
 
 @torch.no_grad()
-def equivariance_error(
-    function: Callable[[Tensor], Tensor],
-    images: Tensor,
-    degrees: float,
-    transform: Callable[[Tensor, float], Tensor] | None = None,
-) -> float:
+def equivariance_error(function: Callable, images: Tensor, degrees: float, transform: Callable | None = None) -> float:
     """How far ``function`` is from commuting with a rotation, relative to how images differ.
 
         || f(R x) - T f(x) || / || f(x) - mean over images of f(x) ||

@@ -33,7 +33,7 @@ class CNNClassifier(nn.Sequential):
         super().__init__(*blocks, nn.Flatten(), nn.BatchNorm1d(flat), nn.Linear(flat, 10))
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(standardise(as_input(images, self[0].weight, training=self.training)))
+        return super().forward(standardise(as_input(images, self[0].weight, self.training)))
 
 
 class GCNNClassifier(nn.Module):

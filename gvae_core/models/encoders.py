@@ -134,7 +134,7 @@ class SteerableEncoder(nn.Module):
 
         Turned by each of the angles, one after the other along dimension 0; as they are where none is given.
         """
-        on_grid = fit_to_grid(as_input(images, self.activation[0].weight, training=self.training), self.grid_size)
+        on_grid = fit_to_grid(as_input(images, self.activation[0].weight, self.training), self.grid_size)
         turned = [rotate(on_grid, angle) if angle else on_grid for angle in degrees or (0.0,)]
         return self.blocks[0].in_type(standardise(torch.cat(turned)))
 
@@ -195,9 +195,7 @@ class ConvolutionalEncoder(nn.Sequential):
         self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(
-            standardise(fit_to_grid(as_input(images, self[0].weight, training=self.training), CANVAS_SIZE))
-        )
+        return super().forward(standardise(fit_to_grid(as_input(images, self[0].weight, self.training), CANVAS_SIZE)))
 
 
 def parameter_count(model: nn.Module) -> int:

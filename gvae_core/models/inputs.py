@@ -12,7 +12,7 @@ CANVAS_SIZE = 32
 OVERSHOOT = 0.01  # values may leave [0, 1] by this much: a step of bfloat16 at 1, or rounding after an interpolation
 
 
-def as_input(images: Tensor, like: Tensor, *, training: bool = False) -> Tensor:
+def as_input(images: Tensor, like: Tensor, training: bool = False) -> Tensor:
     """Images [N, 1, 28, 28] in the dtype of ``like``, a weight of the network; the check at its border.
 
     Their values are read, and on a GPU waited for, except where there are none to read: while torch.compile,
