@@ -9,8 +9,7 @@ M. Weiler, *A program to build E(N)-equivariant steerable CNNs*, ICLR 2022).
 
 from .autoencoders import GaussianVAE, PoseVAE, SphericalVAE, sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
-from .encoders import ConvolutionalEncoder, SteerableEncoder, parameter_count
-from .layouts import LAYOUTS, EncoderLayout, encoder_layout
+from .encoders import LAYOUTS, ConvolutionalEncoder, EncoderLayout, SteerableEncoder, encoder_layout, parameter_count
 from .modes import evaluating
 from .saving import load_model, save_model
 

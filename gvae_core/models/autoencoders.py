@@ -12,9 +12,8 @@ from torch.distributions import Distribution, Independent, Normal
 from ..rotation import rotate, turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
 from .arguments import check_dropout, check_series, check_whole, recorded
-from .encoders import ConvolutionalEncoder, SteerableEncoder
+from .encoders import ConvolutionalEncoder, EncoderLayout, SteerableEncoder
 from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, as_input, fit_to_grid, standardise
-from .layouts import EncoderLayout
 
 MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
 POSE_VECTORS = 16  # of frequency 1, that a pose is read from

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .arguments import check_dropout, check_series, recorded
-from .encoders import SteerableEncoder
+from .encoders import EncoderLayout, SteerableEncoder
 from .inputs import as_input, standardise
-from .layouts import EncoderLayout
 
 
 class CNNClassifier(nn.Sequential):
