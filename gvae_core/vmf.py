@@ -5,12 +5,11 @@
 with L of `gvae_core.bessel` (Mardia and Jupp, Directional Statistics, 2000, section 9.3; Davidson
 et al., Hyperspherical variational auto-encoders, 2018). kappa = 0 is the uniform law, exactly.
 
-Sampling is a fixed differentiable map of normal noise, without rejection. The angle theta between
-z and mu is the transport theta = F^{-1}(Phi(eps)) of one normal number, from a table per dimension;
-the direction around mu is that of the tangent part of a normal vector. So gradients are unbiased
-(d theta / d kappa is the implicit one, -(dF/dkappa) / p; Figurnov et al., Implicit
-reparameterization gradients, 2018), and there is no loop, no host synchronisation and no singular
-mean direction. The arithmetic of the angle is float64, which the device must offer.
+Sampling is a fixed differentiable map of normal noise, without rejection. The angle theta between z and mu is the
+transport theta = F^{-1}(Phi(eps)) of one normal number, from a table per dimension; the direction around mu is that of
+the tangent part of a normal vector. So gradients are unbiased (d theta / d kappa is the implicit one, -(dF/dkappa) / p;
+Figurnov et al., Implicit reparameterization gradients, 2018), and there is no loop, no host synchronisation and no
+singular mean direction. The arithmetic of the angle is float64, which the device must offer.
 """
 
 from __future__ import annotations

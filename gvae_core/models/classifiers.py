@@ -14,8 +14,7 @@ from .inputs import as_input, standardise
 class CNNClassifier(nn.Sequential):
     """The CNN of Table 1 (42,730 parameters): images [N, 1, 28, 28] -> logits [N, 10].
 
-    Three convolutions without padding, 28 -> 26 -> (pool) 13 -> 11 -> 5, batch norm before the final
-    linear layer.
+    Three convolutions without padding, 28 -> 26 -> (pool) 13 -> 11 -> 5, batch norm before the final linear layer.
     """
 
     @recorded

@@ -109,12 +109,11 @@ class SteerableEncoder(nn.Module):
     a 1 x 1 convolution keeps the trivial irreps only; after batch norm and ELU their mean over *all*
     positions is taken: a flattened map of invariants would not be invariant, because positions turn.
 
-    SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding -
-    kernel_size) is divisible by the stride in every layer. Other angles are approximate, for two reasons.
-    Zero padding shows the network a square frame that does not turn, and training learns to use it; a disc
-    around the features hides it. And what strides and small kernels alias turns with the pixels, not with the
-    image; a large first kernel and a blur before subsampling (R. Zhang, *Making convolutional networks
-    shift-invariant again*, ICML 2019) keep that small.
+    SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding - kernel_size) is divisible
+    by the stride in every layer. Other angles are approximate, for two reasons. Zero padding shows the network a square
+    frame that does not turn, and training learns to use it; a disc around the features hides it. And what strides and
+    small kernels alias turns with the pixels, not with the image; a large first kernel and a blur before subsampling
+    (R. Zhang, *Making convolutional networks shift-invariant again*, ICML 2019) keep that small.
 
     What remains repeats every quarter turn, so its slowest part is one wave per 90 degrees. With ``frames = K`` the
     encoder sees K copies of its input, 90 / K degrees apart, and averages their invariants, which cancels every wave
