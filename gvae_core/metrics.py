@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
@@ -25,33 +25,24 @@ BATCH = 250
 
 
 @torch.no_grad()
-def equivariance_error(
-    function: Callable[[Tensor], Tensor],
-    images: Tensor,
-    degrees: float,
-    transform: Callable[[Tensor, float], Tensor] | None = None,
-) -> float:
+def equivariance_error(function: Callable, images: Tensor, degrees: float, transform: Callable | None = None) -> float:
     """How far ``function`` is from commuting with a rotation, relative to how images differ.
 
         || f(R x) - T f(x) || / || f(x) - mean over images of f(x) ||
 
-    0 is exact equivariance; about 1.4 means that the turned image's output is as unlike as
-    another image's.
-
-    Parameters
-    ----------
-    function : images [N, C, H, H] -> outputs [N, ...]
-    images : [N, C, H, H], at least two different ones
-    degrees : angle of R, counter-clockwise
-    transform : T, (outputs, degrees) -> outputs; none means that the output should not change
+    0 is exact equivariance; about 1.4 means that the turned image's output is as unlike as another image's. ``function``
+    is f, images [N, C, H, H], at least two different ones, -> outputs [N, ...]; R turns by ``degrees``,
+    counter-clockwise; ``transform`` is T, (outputs, degrees) -> outputs, none where the output should not change.
     """
     if len(images) < 2:
         raise ValueError(f"expected at least two images to compare with, got {len(images)}")
     with evaluating(function) if isinstance(function, nn.Module) else nullcontext():
         upright, turned = function(images), function(rotate(images, degrees))
-    expected = upright if transform is None else transform(upright, degrees)
-    spread = (upright - upright.mean(0)).norm()
-    return ((turned - expected).norm() / spread).item()
+    return _relative_error(turned, upright if transform is None else transform(upright, degrees), upright)
+
+
+def _relative_error(turned: Tensor, expected: Tensor, upright: Tensor) -> float:
+    return ((turned - expected).norm() / (upright - upright.mean(0)).norm()).item()
 
 
 def rotate_field(field, degrees: float):
@@ -74,8 +65,7 @@ def layer_errors(encoder: nn.Module, images: Tensor, degrees: float) -> list[flo
     with evaluating(encoder):
         turned_fields = encoder.feature_fields(rotate(images, degrees))
         for field, turned in zip(encoder.feature_fields(images), turned_fields):
-            spread = (field.tensor - field.tensor.mean(0)).norm()
-            errors.append(((turned.tensor - rotate_field(field, degrees).tensor).norm() / spread).item())
+            errors.append(_relative_error(turned.tensor, rotate_field(field, degrees).tensor, field.tensor))
         return [*errors, equivariance_error(encoder, images, degrees)]
 
 
@@ -179,10 +169,9 @@ def typical_angle(codes: Tensor, labels: Tensor, *, same: bool = False) -> float
     NaN where there are no such pairs.
     """
     _check_labels(labels, codes)
-    pairs = angle_between(codes[:, None], codes[None])
     alike = labels[:, None] == labels[None]
-    chosen = alike & ~torch.eye(len(codes), dtype=torch.bool) if same else ~alike
-    return pairs[chosen].mean().item()
+    chosen = alike.fill_diagonal_(False) if same else ~alike
+    return angle_between(codes[:, None], codes[None])[chosen].mean().item()
 
 
 def neighbour_accuracy(
@@ -274,9 +263,8 @@ def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: i
     }
     scores = {}
     for name, assigned in found.items():
-        counts = np.zeros((clusters, truth.max() + 1))
-        np.add.at(counts, (assigned, truth), 1)
-        scores[f"{name}_hungarian"] = counts[linear_sum_assignment(-counts)].sum() / len(truth)
+        counts = contingency_matrix(assigned, truth)
+        scores[f"{name}_hungarian"] = counts[linear_sum_assignment(counts, maximize=True)].sum() / len(truth)
         scores[f"{name}_purity"] = counts.max(1).sum() / len(truth)
         scores[f"{name}_nmi"] = normalized_mutual_info_score(truth, assigned)
     return scores

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .rotation import rotate
 
-_ROWS = 1000  # of the similarities, compared at a time: memory grows with N, not with N^2
+_ROWS = 50  # images compared with all others at a time: memory grows with N, not with N^2
 
 
 @torch.no_grad()
@@ -33,19 +33,14 @@ def common_orientation(
 
     Parameters
     ----------
-    images : [N, C, H, H], at least two more than ``neighbours``, dark where there is nothing: corners turn out of sight
+    images : [N, C, H, H], dark where there is nothing, as corners turn out of sight; at least two more than
+        ``neighbours``, else ValueError
     degrees : [N], a first guess of the result, which a second call then refines; none means no guess
     neighbours : how many (image, turn) an image is compared with
     turns : rotations of each image that are tried, over the full turn
     size : the images are compared at size x size pixels
 
-    Returns
-    -------
-    Degrees [N], counter-clockwise, in [-180, 180).
-
-    Raises
-    ------
-    ValueError : too few images
+    Returns degrees [N], counter-clockwise, in [-180, 180).
     """
     count = len(images)
     if count < neighbours + 2:
@@ -75,22 +70,14 @@ def _reduced(images: Tensor, size: int) -> Tensor:
 
 def _neighbours(views: Tensor, neighbours: int, turns: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each view the nearest others under all turns: similarity, index and angle (degrees), each [N, neighbours]."""
-    known = views.flatten(1).T
-    similarity = torch.full((len(views), neighbours), -1.0)
-    found, angles = torch.zeros(len(views), neighbours, dtype=torch.long), torch.zeros(len(views), neighbours)
-    for turn in range(turns):
-        degrees = 360 * turn / turns
-        turned = rotate(views, degrees).flatten(1)
-        for start in range(0, len(views), _ROWS):
-            rows = slice(start, min(start + _ROWS, len(views)))
-            alike = turned[rows] @ known
-            alike[torch.arange(len(alike)), torch.arange(rows.start, rows.stop)] = -1  # itself
-            best, index = alike.topk(neighbours)
-            best = torch.cat([similarity[rows], best], 1)
-            kept = best.topk(neighbours)
-            similarity[rows] = kept.values
-            found[rows] = torch.cat([found[rows], index], 1).gather(1, kept.indices)
-            angles[rows] = torch.cat([angles[rows], torch.full_like(index, degrees, dtype=torch.float)], 1).gather(
-                1, kept.indices
-            )
-    return similarity, found, angles
+    count, known = len(views), views.flatten(1).T
+    similarities, indices = [], []
+    for rows in torch.arange(count).split(_ROWS):
+        turned = torch.stack([rotate(views[rows], 360 * turn / turns).flatten(1) for turn in range(turns)], 1)
+        alike = turned @ known
+        alike[torch.arange(len(rows)), :, rows] = -1  # itself
+        best = alike.flatten(1).topk(neighbours)  # over (turn, view)
+        similarities.append(best.values)
+        indices.append(best.indices)
+    index = torch.cat(indices)
+    return torch.cat(similarities), index % count, (index // count) * (360 / turns)

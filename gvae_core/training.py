@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +24,16 @@ from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .models import evaluating
-from .models.pose import PoseVAE, degrees
+from .models.autoencoders import PoseVAE, degrees
 from .rotation import rotate, turn
 from .synchronisation import common_orientation
-from .vmf import VonMisesFisher
+from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
-
-_PULL = 100.0  # squared error that a pose at a right angle to the common orientation counts for
+ORIENTATION_WEIGHT = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
 Losses = dict[str, Tensor]
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,12 @@ def classifier_losses(model: nn.Module, images: Tensor, labels: Tensor, *, paper
     whose minimum is -log(e / (e + 9)) = 1.4612. The plain cross-entropy stands beside it.
     """
     logits = model(images)
-    paper = F.cross_entropy(logits.softmax(-1), labels)
-    cross_entropy = F.cross_entropy(logits, labels)
-    accuracy = (logits.argmax(-1) == labels).float().mean()
-    return {
-        "loss": paper if paper_loss else cross_entropy,
-        "paper_loss": paper,
-        "cross_entropy": cross_entropy,
-        "accuracy": accuracy,
+    losses = {
+        "paper_loss": F.cross_entropy(logits.softmax(-1), labels),
+        "cross_entropy": F.cross_entropy(logits, labels),
+        "accuracy": (logits.argmax(-1) == labels).float().mean(),
     }
+    return {"loss": losses["paper_loss" if paper_loss else "cross_entropy"], **losses}
 
 
 def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float) -> Losses:
@@ -115,10 +113,10 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
         direction = torch.where((cosine > math.cos(math.radians(45)))[:, None], direction, towards)
     canvas = turn(model.decode_canvas(content.rsample()), degrees(direction))
     squared_error = ((canvas - model.canvas(images)).square() * model.disc()).sum((1, 2, 3)).mean()
-    kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, model.pose_prior).mean()
+    kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, HypersphericalUniform(2)).mean()
     loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
     if common is not None:
-        loss = loss + PAPER_BATCH * (_PULL * losses["disagreement"] + losses["pose_nll"])
+        loss = loss + PAPER_BATCH * (ORIENTATION_WEIGHT * losses["disagreement"] + losses["pose_nll"])
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
 
 
@@ -126,41 +124,22 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
 
 
 def fit_classifier(
-    model: nn.Module,
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
-    schedule: Schedule,
-    *,
-    paper_loss: bool = True,
-    rotated: bool = False,
-    **loop,
+    model: nn.Module, train: Tensors, validation: Tensors, schedule: Schedule, *, paper_loss: bool = True, **loop
 ) -> list[dict]:
     """Fit a classifier on (images [N, 1, H, W], labels [N]); see `fit` for the rest."""
-
-    def losses(images: Tensor, labels: Tensor) -> Losses:
-        return classifier_losses(model, _rotated(images) if rotated else images, labels, paper_loss=paper_loss)
-
+    losses = functools.partial(classifier_losses, model, paper_loss=paper_loss)
     return fit(model, losses, train, validation, schedule, **loop)
 
 
 def fit_vae(
-    model: nn.Module,
-    train: Tensor,
-    validation: Tensor,
-    schedule: Schedule,
-    *,
-    beta: float,
-    rotated: bool = False,
-    **loop,
+    model: nn.Module, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
     """Fit an autoencoder on images [N, 1, H, W]; see `fit` for the rest.
 
-    ``rotated`` is the protocol of the tiny paper's appendix: every image is turned by a fresh random
-    angle before it is encoded *and* is the target in that orientation.
+    With ``rotated``, as in the tiny paper's appendix, a turned image is encoded *and* is the target as it is turned.
     """
 
     def losses(images: Tensor) -> Losses:
-        images = _rotated(images) if rotated else images
         return vae_losses(model, images, images, beta=beta)
 
     return fit(model, losses, (train,), (validation,), schedule, **loop)
@@ -169,28 +148,24 @@ def fit_vae(
 def fit_pose(
     model: PoseVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
-    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest.
+    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
 
-    First `common_orientation` finds how the training images are turned against each other, then the model learns
-    with it, see `pose_losses`. Which images share an orientation is a function of the images alone.
+    First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
+    learns with it, see `pose_losses`.
     """
     common = common_orientation(train, common_orientation(train))
     losses = functools.partial(pose_losses, model, beta=beta)
-    return fit(model, losses, (train, common), (validation,), schedule, **loop)
-
-
-def _rotated(images: Tensor) -> Tensor:
-    # drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
-    return rotate(images, 360 * torch.rand(len(images)) - 180)
+    return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
 
 
 def fit(
     model: nn.Module,
     losses: Callable[..., Losses],
-    train: tuple[Tensor, ...],
-    validation: tuple[Tensor, ...],
+    train: Tensors,
+    validation: Tensors,
     schedule: Schedule,
     *,
+    rotated: bool = False,
     seed: int = 0,
     state_file: Path | None = None,
     stop_after: int | None = None,
@@ -202,20 +177,16 @@ def fit(
     Parameters
     ----------
     train, validation : tensors of equal length, cut into batches along dimension 0
+    rotated : the first of them are images, each turned by a fresh random angle before ``losses`` sees it
     seed : of everything random in the loop (the model's initial values are the caller's)
     state_file : where model, optimiser and history are kept after every epoch; an existing file is
         resumed from, so an interrupt loses at most the running epoch. The caller deletes it.
     stop_after : leave the schedule after this epoch (none: at its end)
     progress : a text bar that reads the same in a terminal, in JupyterLab and in a saved notebook
 
-    Returns
-    -------
-    One dict per epoch: epoch, learning_rate, and the means of all losses as ``train_*`` (in train mode,
-    while the weights move) and ``validation_*`` (in eval mode, after the epoch).
-
-    Raises
-    ------
-    NonFiniteLoss : names epoch and step; the state of the last whole epoch stays on disk
+    Returns one dict per epoch: epoch, learning_rate, and the means of all losses as ``train_*`` (in train mode, while
+    the weights move) and ``validation_*`` (in eval mode, after the epoch). A `NonFiniteLoss` names epoch and step; the
+    state of the last whole epoch stays on disk.
     """
     device = next(model.parameters()).device
     train, validation = ([t.to(device) for t in tensors] for tensors in (train, validation))
@@ -227,40 +198,37 @@ def fit(
         history = _load_state(state_file, model, optimiser)
     last = max(len(history), min(schedule.epochs, stop_after or schedule.epochs))
     steps = math.ceil(len(train[0]) / schedule.batch_size)
-    bar = tqdm(
-        total=last * steps,
-        initial=len(history) * steps,
-        desc=title,
-        disable=not progress,
-        file=sys.stdout,  # a notebook paints stderr red
-        mininterval=1.0,
-        ncols=100,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-    )
+    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    look = dict(file=sys.stdout, mininterval=1.0, ncols=100, bar_format=bar_format)  # a notebook paints stderr red
+    bar = tqdm(total=last * steps, initial=len(history) * steps, desc=title, disable=not progress, **look)
 
     def diverged(what: str, epoch: int, where: str) -> NonFiniteLoss:
         place = f"epoch {epoch + 1} of {schedule.epochs}, {where}"
         return NonFiniteLoss(f"{title}: {what} in {place} (learning rate {schedule.rate(epoch):g})")
 
+    def batch_losses(images: Tensor, *others: Tensor) -> Losses:
+        # angles are drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
+        return losses(rotate(images, 360 * torch.rand(len(images)) - 180) if rotated else images, *others)
+
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), last):
-            torch.manual_seed(_epoch_seed(seed, epoch))
+            torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(epoch)
             model.train()
             means = _Means()
             order = torch.randperm(len(train[0])).to(device)
             for step, batch in enumerate(order.split(schedule.batch_size)):
-                batch_losses = losses(*(tensor[batch] for tensor in train))
-                if not torch.isfinite(batch_losses["loss"]):
-                    raise diverged(f"loss is {batch_losses['loss'].item()}", epoch, f"step {step + 1} of {steps}")
+                found = batch_losses(*(tensor[batch] for tensor in train))
+                if not torch.isfinite(found["loss"]):
+                    raise diverged(f"loss is {found['loss'].item()}", epoch, f"step {step + 1} of {steps}")
                 optimiser.zero_grad(set_to_none=True)
-                batch_losses["loss"].backward()
+                found["loss"].backward()
                 optimiser.step()
-                means.add(batch_losses, len(batch))
+                means.add(found, len(batch))
                 bar.update()
             record = {"epoch": epoch + 1, "learning_rate": schedule.rate(epoch), **means.named("train")}
-            record |= evaluate(model, losses, validation, schedule.batch_size).named("validation")
+            record |= evaluate(model, batch_losses, validation, schedule.batch_size).named("validation")
             if not math.isfinite(record["validation_loss"]):  # the last step may be the one that broke the weights
                 raise diverged(f"validation loss is {record['validation_loss']}", epoch, "after its last step")
             history.append(record)
@@ -272,7 +240,7 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, losses: Callable[..., Losses], tensors, batch_size: int) -> _Means:
+def evaluate(model: nn.Module, losses: Callable[..., Losses], tensors: Tensors, batch_size: int) -> _Means:
     """Mean losses over ``tensors`` in eval mode, in batches; afterwards every module is in the mode it was in."""
     device = next(model.parameters()).device
     means = _Means()
@@ -298,12 +266,7 @@ class _Means:
         return {f"{prefix}_{name}": (total / self.count).item() for name, total in self.sums.items()}
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch) % 2**63
-
-
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far the training of a state file is: epochs done and the seconds they took, all sessions together."""
 
     epochs: int
@@ -313,10 +276,7 @@ class Progress:
 def read_progress(state_file: Path) -> Progress:
     """The progress in a state file, without reading its tensors.
 
-    Raises
-    ------
-    FileNotFoundError : there is none
-    ValueError : it is not a whole state file, or a renamed one of another training
+    FileNotFoundError where there is none, ValueError where it is not a whole one, or a renamed one of another training.
     """
     metadata = load_metadata(state_file)
     name = metadata.get("name", state_file.name)  # older files have neither their name nor the seconds
@@ -326,9 +286,7 @@ def read_progress(state_file: Path) -> Progress:
     return Progress(len(metadata["history"]), metadata.get("seconds", 0.0))
 
 
-def _save_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, history: list[dict], seconds: float
-) -> None:
+def _save_state(path: Path, model: nn.Module, optimiser: torch.optim.Adam, history: list[dict], seconds: float) -> None:
     # escnn loads a state dict saved in eval mode only into eval mode; train mode works both ways.
     model.train()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -337,7 +295,7 @@ def _save_state(
     save_tensors(path, tensors, {"name": path.name, "history": history, "seconds": seconds})
 
 
-def _load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[dict]:
+def _load_state(path: Path, model: nn.Module, optimiser: torch.optim.Adam) -> list[dict]:
     tensors, metadata = load_tensors(path)
     model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
     moments: dict[int, dict[str, Tensor]] = {}

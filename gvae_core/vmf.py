@@ -5,12 +5,11 @@
 with L of `gvae_core.bessel` (Mardia and Jupp, Directional Statistics, 2000, section 9.3; Davidson
 et al., Hyperspherical variational auto-encoders, 2018). kappa = 0 is the uniform law, exactly.
 
-Sampling is a fixed differentiable map of normal noise, without rejection. The angle theta between
-z and mu is the transport theta = F^{-1}(Phi(eps)) of one normal number, from a table per dimension;
-the direction around mu is that of the tangent part of a normal vector. So gradients are unbiased
-(d theta / d kappa is the implicit one, -(dF/dkappa) / p; Figurnov et al., Implicit
-reparameterization gradients, 2018), and there is no loop, no host synchronisation and no singular
-mean direction. The arithmetic of the angle is float64, which the device must offer.
+Sampling is a fixed differentiable map of normal noise, without rejection. The angle theta between z and mu is the
+transport theta = F^{-1}(Phi(eps)) of one normal number, from a table per dimension; the direction around mu is that of
+the tangent part of a normal vector. So gradients are unbiased (d theta / d kappa is the implicit one, -(dF/dkappa) / p;
+Figurnov et al., Implicit reparameterization gradients, 2018), and there is no loop, no host synchronisation and no
+singular mean direction. The arithmetic of the angle is float64, which the device must offer.
 """
 
 from __future__ import annotations
@@ -214,10 +213,7 @@ class VonMisesFisher(Distribution):
     (torch.Size([5, 3]), tensor([0.0000, 0.0000, 0.9000]))
     """
 
-    arg_constraints = {
-        "loc": unit_sphere,
-        "concentration": constraints.half_open_interval(0.0, math.inf),
-    }
+    arg_constraints = {"loc": unit_sphere, "concentration": constraints.half_open_interval(0.0, math.inf)}
     support = unit_sphere
     has_rsample = True
 
@@ -338,10 +334,8 @@ class VonMisesFisher(Distribution):
         tensor([0.6000, 0.0000])
         """
         if not _are_vectors(samples) or samples.ndim < 2 or len(samples) < 2:
-            raise ValueError(
-                "expected samples to be a floating-point tensor of shape [N, ..., d] with N >= 2 and d >= 2, "
-                + _got(samples)
-            )
+            expected = "a floating-point tensor of shape [N, ..., d] with N >= 2 and d >= 2"
+            raise ValueError(f"expected samples to be {expected}, {_got(samples)}")
         bad = samples[~unit_sphere.check(samples)]
         if len(bad):
             raise ValueError(f"expected samples of length 1, got one of length {bad[0].norm().item():g}")
@@ -382,17 +376,15 @@ class HypersphericalUniform(Distribution):
         self._like = torch.empty(0, dtype=dtype, device=device)
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
 
+    def _remade(self, batch_shape: torch.Size, like: Tensor) -> HypersphericalUniform:
+        return HypersphericalUniform(self.event_shape[0], batch_shape, like.dtype, like.device, self._validate_args)
+
     def expand(self, batch_shape, _instance=None) -> HypersphericalUniform:
-        return HypersphericalUniform(
-            self.event_shape[0], batch_shape, self._like.dtype, self._like.device, self._validate_args
-        )
+        return self._remade(batch_shape, self._like)
 
     def to(self, *args, **kwargs) -> HypersphericalUniform:
         """The same law in another dtype or on another device; arguments as `torch.Tensor.to` takes them."""
-        like = self._like.to(*args, **kwargs)
-        return HypersphericalUniform(
-            self.event_shape[0], self.batch_shape, like.dtype, like.device, self._validate_args
-        )
+        return self._remade(self.batch_shape, self._like.to(*args, **kwargs))
 
     @property
     def mean(self) -> Tensor:
@@ -425,9 +417,8 @@ class HypersphericalUniform(Distribution):
 def _same_sphere(p: Distribution, q: Distribution) -> tuple[int, torch.Size]:
     """d and the batch shape of a divergence."""
     if p.event_shape != q.event_shape:
-        raise ValueError(
-            f"expected two laws on the same sphere, got event shapes {list(p.event_shape)} and {list(q.event_shape)}"
-        )
+        shapes = f"{list(p.event_shape)} and {list(q.event_shape)}"
+        raise ValueError(f"expected two laws on the same sphere, got event shapes {shapes}")
     return p.event_shape[0], torch.broadcast_shapes(p.batch_shape, q.batch_shape)
 
 

@@ -26,7 +26,6 @@ from torch.distributions import Distribution, kl_divergence
 from torch.nn.functional import normalize, softplus
 
 from gvae_core import vmf
-from gvae_core.bench.vmf import wood_cosines
 from gvae_core.bessel import bessel_ratio, ratio_complement
 from gvae_core.vmf import HypersphericalUniform, VonMisesFisher, log_sphere_area
 
@@ -72,6 +71,26 @@ def one_minus_cosines(dim: int, kappa: float, n: int, through_samples: bool) -> 
             theta = vmf._angle(dim, tensor(kappa), torch.randn(m, dtype=torch.float64))
             parts.append(2 * torch.sin(theta / 2) ** 2)
     return torch.cat(parts).numpy()
+
+
+def wood_cosines(dim: int, kappa: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n samples of w = mu^T z by rejection from a beta envelope (Ulrich, 1984; Wood, 1994).
+
+    b = (d-1) / (2 kappa + sqrt(4 kappa^2 + (d-1)^2)) is Wood's b without its cancellation.
+    """
+    m = dim - 1
+    b = m / (2 * kappa + np.hypot(2 * kappa, m))
+    x0 = (1 - b) / (1 + b)
+    c = kappa * x0 + m * np.log1p(-x0 * x0)
+    accepted: list[np.ndarray] = []
+    missing = n
+    while missing > 0:
+        beta = rng.beta(m / 2, m / 2, missing)
+        w = (1 - (1 + b) * beta) / (1 - (1 - b) * beta)
+        keep = kappa * w + m * np.log1p(-x0 * w) - c >= np.log(rng.uniform(size=missing))
+        accepted.append(w[keep])
+        missing -= int(keep.sum())
+    return np.concatenate(accepted)
 
 
 # --- the law of the samples -----------------------------------------------------------------------

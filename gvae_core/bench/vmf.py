@@ -1,7 +1,6 @@
 """Throughput of the von Mises-Fisher law: sample + KL to the uniform law + backward.
 
-Beside it, sampling alone (no KL, no gradient) by scipy and by the rejection sampler below, which
-is also the tests' oracle; it lives here so that the benchmark runs from an installed wheel.
+Beside it, sampling alone (no KL, no gradient) by scipy.
 """
 
 from __future__ import annotations
@@ -19,35 +18,6 @@ from torch.distributions import kl_divergence
 from torch.nn.functional import normalize
 
 from gvae_core.vmf import HypersphericalUniform, VonMisesFisher
-
-
-def wood_cosines(dim: int, kappa: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n samples of w = mu^T z by rejection from a beta envelope (Ulrich, 1984; Wood, 1994).
-
-    b = (d-1) / (2 kappa + sqrt(4 kappa^2 + (d-1)^2)) is Wood's b without its cancellation.
-    """
-    m = dim - 1
-    b = m / (2 * kappa + np.hypot(2 * kappa, m))
-    x0 = (1 - b) / (1 + b)
-    c = kappa * x0 + m * np.log1p(-x0 * x0)
-    accepted: list[np.ndarray] = []
-    missing = n
-    while missing > 0:
-        beta = rng.beta(m / 2, m / 2, missing)
-        w = (1 - (1 + b) * beta) / (1 - (1 - b) * beta)
-        keep = kappa * w + m * np.log1p(-x0 * w) - c >= np.log(rng.uniform(size=missing))
-        accepted.append(w[keep])
-        missing -= int(keep.sum())
-    return np.concatenate(accepted)
-
-
-def wood_samples(mu: np.ndarray, kappa: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n samples on the sphere around mu, [n, d]: `wood_cosines` and a normalised tangent part."""
-    w = wood_cosines(len(mu), kappa, n, rng)[:, None]
-    tangent = rng.standard_normal((n, len(mu)))
-    tangent -= (tangent @ mu)[:, None] * mu
-    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    return w * mu + np.sqrt(1 - w * w) * tangent
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:
@@ -88,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, float32, ms")
     print(f"{'d':>5} {'batch':>7} {'eager':>9} {'compiled':>9}", end="")
-    print(f" | sampling only: {'scipy':>8} {'Wood':>8}")
+    print(f" | sampling only: {'scipy':>8}")
     for dim in args.dims:
         for batch in args.batches:
             loc = normalize(torch.randn(batch, dim, device=args.device), dim=-1).requires_grad_()
@@ -99,6 +69,5 @@ def main(args: argparse.Namespace) -> None:
             mu /= np.linalg.norm(mu)
             scipy_law = stats.vonmises_fisher(mu, args.kappa)
             rvs = milliseconds(lambda: scipy_law.rvs(batch, random_state=rng), args.repeats)
-            wood = milliseconds(lambda: wood_samples(mu, args.kappa, batch, rng), args.repeats)
             compiled = ours[1] if args.compile else f"{'-':>9}"
-            print(f"{dim:5} {batch:7} {ours[0]} {compiled} |                {rvs:8.2f} {wood:8.2f}")
+            print(f"{dim:5} {batch:7} {ours[0]} {compiled} |                {rvs:8.2f}")

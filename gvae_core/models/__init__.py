@@ -7,13 +7,10 @@ group equivariant VAEs* (ICLR 2023 Tiny Papers), the tiny paper; steerable layer
 M. Weiler, *A program to build E(N)-equivariant steerable CNNs*, ICLR 2022).
 """
 
-from .autoencoders import GaussianVAE, SphericalVAE
-from .builders import sgvae, svae
+from .autoencoders import GaussianVAE, PoseVAE, SphericalVAE, sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
-from .encoders import ConvolutionalEncoder, SteerableEncoder, parameter_count
-from .layouts import LAYOUTS, EncoderLayout, encoder_layout
+from .encoders import LAYOUTS, ConvolutionalEncoder, EncoderLayout, SteerableEncoder, encoder_layout, parameter_count
 from .modes import evaluating
-from .pose import PoseVAE
 from .saving import load_model, save_model
 
 __all__ = [

@@ -1,22 +1,54 @@
-"""Variational autoencoders with a spherical or a normal latent."""
+"""Variational autoencoders with a spherical latent, a normal one, or a spherical one and a pose; `sgvae` and `svae`."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from ..rotation import rotate, turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
-from .arguments import check_whole
-from .decoders import Decoder
+from .arguments import check_dropout, check_series, check_whole, recorded
+from .encoders import ConvolutionalEncoder, EncoderLayout, SteerableEncoder
 from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, as_input, fit_to_grid, standardise
 
 MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
+POSE_VECTORS = 16  # of frequency 1, that a pose is read from
+POSE_HIDDEN = 64  # width of the two small networks that read it
+
+
+class Decoder(nn.Sequential):
+    """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32."""
+
+    def __init__(self, latent_dim: int, channels: Sequence[int], *, dropout: float = 0.2, inner_dropout: float = 0.1):
+        check_whole(latent_dim=latent_dim)
+        check_series(3, decoder_channels=channels)
+        check_dropout(dropout)
+        check_dropout(inner_dropout)
+        first, second, third = channels
+        super().__init__(
+            nn.Linear(latent_dim, first * 5 * 5),
+            nn.Unflatten(1, (first, 5, 5)),
+            nn.ReLU(),
+            nn.BatchNorm2d(first),
+            nn.Dropout(inner_dropout),
+            nn.ConvTranspose2d(first, second, 4, stride=2),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.ConvTranspose2d(second, third, 4, stride=1),
+            nn.BatchNorm2d(third),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.ConvTranspose2d(third, 1, 4, stride=2),
+        )
 
 
 class _ImageVAE(nn.Module):
-    """What the spherical and the Gaussian autoencoder share; they differ in posterior and prior."""
+    """What the autoencoders share; they differ in posterior and prior."""
 
     def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
         super().__init__()
@@ -45,8 +77,11 @@ class _ImageVAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes [N, d] -> images [N, 1, 28, 28]; about [0, 1], not clamped."""
+        return self._images(self.decode_canvas(z))
+
+    def _images(self, canvas: Tensor) -> Tensor:
         border = (CANVAS_SIZE - IMAGE_SIZE) // 2
-        return F.pad(self.decode_canvas(z), [-border] * 4) * MNIST_STD + MNIST_MEAN
+        return F.pad(canvas, [-border] * 4) * MNIST_STD + MNIST_MEAN
 
     def forward(self, images: Tensor) -> tuple[Tensor, Distribution, Tensor]:
         """Images -> (reconstruction [N, 1, 28, 28], posterior, sampled codes z [N, d])."""
@@ -59,13 +94,8 @@ class SphericalVAE(_ImageVAE):
     """Hyperspherical VAE: von Mises-Fisher posterior, uniform prior on the sphere S^(d-1).
 
     L(x) = E_q[log p(x | z)] - beta KL(vMF(mu(x), kappa(x)) || U(S^(d-1))), T. R. Davidson et al.,
-    *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets.
-
-    Parameters
-    ----------
-    encoder : images [N, 1, 28, 28] -> [N, F]
-    features : size of the head's output
-    head : [N, F] -> [N, features]
+    *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets. The ``encoder``
+    maps images [N, 1, 28, 28] to [N, F], the ``head`` these to [N, features].
     """
 
     def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
@@ -92,7 +122,6 @@ class GaussianVAE(_ImageVAE):
     """The usual VAE with a diagonal normal posterior and a standard normal prior, for comparison."""
 
     def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
-        check_whole(latent_dim=latent_dim)
         super().__init__(encoder, features, decoder, latent_dim, head)
         self.log_scale = nn.Linear(features, latent_dim)
 
@@ -105,3 +134,134 @@ class GaussianVAE(_ImageVAE):
     def _posterior(self, features: Tensor) -> Independent:
         scale = self.log_scale(features).exp()
         return Independent(Normal(self.location(features), scale, validate_args=False), 1, validate_args=False)
+
+
+class PoseVAE(SphericalVAE):
+    r"""A spherical autoencoder with a pose, for images that were never upright.
+
+    The content's posterior is read from invariants, as in the S-GVAE. The pose is the direction of one vector that
+    turns with the image, :math:`v(R_\phi x) = R_\phi v(x)`, by construction: the sum of pooled vectors of frequency 1,
+    each multiplied by a complex number that depends on invariants only (the content's, and how the vectors lie to each
+    other). Its posterior is von Mises, a `VonMisesFisher` with d = 2. The decoder draws a canonical view, which is
+    turned by the pose and compared with the image as it came.
+    As in R. Winter et al., *Unsupervised learning of group invariant and equivariant representations* (NeurIPS 2022).
+
+    An image that looks the same after a half turn has no single pose; its concentration has to say so. Angles
+    are degrees, counter-clockwise, against an orientation that nobody chose: training finds one. The ``encoder`` has
+    ``vectors`` of frequency 1.
+    """
+
+    def __init__(self, encoder: SteerableEncoder, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
+        super().__init__(encoder, features, decoder, latent_dim, head)
+        known, weights, hidden = encoder.invariants, 2 * encoder.vectors, POSE_HIDDEN
+        self.mixture = nn.Sequential(
+            nn.Linear(known + weights, hidden), nn.ELU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, weights)
+        )
+        self.log_concentration = nn.Sequential(nn.Linear(known + 1, hidden), nn.ELU(), nn.Linear(hidden, 1))
+        nn.init.constant_(self.log_concentration[-1].bias, 3.0)  # an arc of some 20 degrees to start with
+
+    def posteriors(self, images: Tensor) -> tuple[VonMisesFisher, VonMisesFisher]:
+        """Content and pose of images [N, 1, 28, 28] in [0, 1]: q(z | x) on S^(d-1) and q(angle | x) on the circle.
+
+        Both of batch shape [N]; the pose's ``loc`` is (cos, sin) of the angle.
+        """
+        invariants, vectors = self.encoder.invariants_and_vectors(images)
+        content = self._posterior(self.head(invariants))
+        reference = vectors.sum(1, keepdim=True)
+        seen_from_it = vectors * reference.conj() / (reference.abs() + 1e-4)  # an image's turn cancels
+        relative = torch.view_as_real(seen_from_it).flatten(1)
+        factors = self.mixture(torch.cat([invariants, relative], 1)).unflatten(1, (-1, 2))
+        vector = torch.view_as_real((torch.view_as_complex(factors.contiguous()) * vectors).sum(1))
+        length = vector.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        evidence = torch.cat([invariants, length.log()], 1)
+        concentration = self.log_concentration(evidence).squeeze(-1).clamp(-4, 9).exp()
+        return content, VonMisesFisher(F.normalize(vector, dim=-1), concentration, validate_args=False)
+
+    def encode(self, images: Tensor) -> VonMisesFisher:
+        """The content's posterior, which does not see how an image is turned."""
+        return self.posteriors(images)[0]
+
+    def disc(self) -> Tensor:
+        """[32, 32], 1 where the canvas stays in the picture at every angle: there the loss counts."""
+        centres = torch.arange(CANVAS_SIZE, device=self.location.weight.device) - (CANVAS_SIZE - 1) / 2
+        inside = centres[:, None] ** 2 + centres[None] ** 2 <= ((CANVAS_SIZE - 1) / 2) ** 2
+        return inside.to(self.location.weight.dtype)
+
+    def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """How images [N, 1, 28, 28] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
+        _, pose = self.posteriors(images)
+        return degrees(pose.loc), pose.cap_angle(0.9)
+
+    def canonical(self, images: Tensor) -> Tensor:
+        """Every image [N, 1, 28, 28] turned back by its pose, to the orientation common to all."""
+        return rotate(images, -self.poses(images)[0].detach())
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images [N, 1, 28, 28] drawn anew and turned as they came, from the modes of both posteriors."""
+        content, pose = self.posteriors(images)
+        return self._images(turn(self.decode_canvas(content.mode), degrees(pose.mode)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, VonMisesFisher, Tensor]:
+        """Images -> (reconstruction [N, 1, 28, 28], turned as they came, the content's posterior, its sample [N, d])."""
+        content, pose = self.posteriors(images)
+        z = content.rsample()
+        return self._images(turn(self.decode_canvas(z), degrees(pose.loc))), content, z
+
+
+def degrees(directions: Tensor) -> Tensor:
+    """Angles [...] in [-180, 180] of directions [..., 2], (cos, sin)."""
+    return torch.rad2deg(torch.atan2(directions[..., 1], directions[..., 0]))
+
+
+@recorded
+def sgvae(
+    latent_dim: int = 6,
+    *,
+    fields: Sequence[int] = (64, 64, 128),
+    frequency: int = 6,
+    layout: str | EncoderLayout | Mapping = "paper",
+    frames: int = 1,
+    invariants: int = 64,
+    decoder_channels: Sequence[int] = (128, 64, 32),
+    dropout: float = 0.2,
+    inner_dropout: float = 0.1,
+    gaussian: bool = False,
+    pose: bool = False,
+) -> SphericalVAE | GaussianVAE | PoseVAE:
+    """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
+
+    ``fields``, ``frequency``, ``layout``, ``frames`` and ``invariants`` are those of `SteerableEncoder`; ``dropout`` is
+    that of head and decoder, ``inner_dropout`` that of the encoder's fields and the decoder's first layer. The defaults
+    are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, for images that were never
+    upright; see `PoseVAE`.
+    """
+    if pose and gaussian:
+        raise ValueError("expected pose or gaussian, got both")
+    sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=POSE_VECTORS if pose else 0)
+    encoder = SteerableEncoder(fields, frequency, dropout=inner_dropout, **sizes)
+    head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), nn.Dropout(dropout))
+    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout)
+    kind = GaussianVAE if gaussian else PoseVAE if pose else SphericalVAE
+    return kind(encoder, invariants, decoder, latent_dim, head)
+
+
+@recorded
+def svae(
+    latent_dim: int = 10,
+    *,
+    channels: Sequence[int] = (128, 128, 64),
+    hidden: int = 64,
+    decoder_channels: Sequence[int] = (128, 128, 64),
+    dropout: float = 0.2,
+    inner_dropout: float = 0.1,
+) -> SphericalVAE:
+    """The S-VAE, the tiny paper's baseline: the same latent and decoder behind a plain CNN.
+
+    ``inner_dropout`` is that of the head and of the decoder's first layer, ``dropout`` that of all other layers.
+    """
+    check_whole(hidden=hidden)
+    check_dropout(inner_dropout)
+    encoder = ConvolutionalEncoder(channels, dropout=dropout)
+    relu = [nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(inner_dropout)]
+    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout)
+    return SphericalVAE(encoder, hidden, decoder, latent_dim, nn.Sequential(*relu))

@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .arguments import check_dropout, check_series, recorded
-from .encoders import SteerableEncoder
+from .encoders import EncoderLayout, SteerableEncoder
 from .inputs import as_input, standardise
-from .layouts import EncoderLayout
 
 
 class CNNClassifier(nn.Sequential):
     """The CNN of Table 1 (42,730 parameters): images [N, 1, 28, 28] -> logits [N, 10].
 
-    Three convolutions without padding, 28 -> 26 -> (pool) 13 -> 11 -> 5, batch norm before the final
-    linear layer.
+    Three convolutions without padding, 28 -> 26 -> (pool) 13 -> 11 -> 5, batch norm before the final linear layer.
     """
 
     @recorded
@@ -33,7 +31,7 @@ class CNNClassifier(nn.Sequential):
         super().__init__(*blocks, nn.Flatten(), nn.BatchNorm1d(flat), nn.Linear(flat, 10))
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(standardise(as_input(images, self[0].weight, training=self.training)))
+        return super().forward(standardise(as_input(images, self[0].weight, self.training)))
 
 
 class GCNNClassifier(nn.Module):

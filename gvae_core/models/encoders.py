@@ -1,8 +1,9 @@
-"""Encoders: images [N, 1, 28, 28] -> features; the steerable one does not see how its input is turned."""
+"""Encoders: images [N, 1, 28, 28] -> features. The steerable one, which does not see how its input is turned, has layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import escnn.nn as enn
 import torch
@@ -12,8 +13,80 @@ from torch import Tensor, nn
 from ..rotation import rotate
 from ..steerable import accelerate
 from .arguments import check_dropout, check_series, check_whole, recorded
-from .inputs import CANVAS_SIZE, as_input, fit_to_grid, standardise
-from .layouts import EncoderLayout, encoder_layout
+from .inputs import CANVAS_SIZE, IMAGE_SIZE, as_input, fit_to_grid, standardise
+
+
+@dataclass(frozen=True)
+class EncoderLayout:
+    """How a `SteerableEncoder` samples the plane; its widths and frequency are arguments of the encoder.
+
+    Parameters
+    ----------
+    grid_size : the images are padded to grid_size x grid_size
+    strides : of the convolutions, one per block
+    kernel_size, padding : of the convolutions, one for all or one per block
+    blur_strides : stride of a Gaussian blur of 1 pixel behind a block's ELU, 1 for none; one for all or one per block
+    pool : window of an average pooling of stride 1 after the last block, 1 for none
+    mask_input : multiply the input by a smooth disc, so that the corners, which turn out of the image, never count
+    mask_features : multiply every block's output by such a disc, which hides the square frame of the zero padding
+
+    ValueError where a size makes no sense, or there are not as many as blocks.
+    """
+
+    grid_size: int
+    strides: Sequence[int]
+    kernel_size: int | Sequence[int] = 4
+    padding: int | Sequence[int] = 0
+    blur_strides: int | Sequence[int] = 1
+    pool: int = 1
+    mask_input: bool = False
+    mask_features: bool = False
+
+    def __post_init__(self):
+        check_whole(IMAGE_SIZE, grid_size=self.grid_size)
+        check_whole(pool=self.pool)
+        check_series(strides=self.strides)
+        for name, least in (("strides", 1), ("kernel_size", 1), ("padding", 0), ("blur_strides", 1)):
+            value = getattr(self, name)
+            if isinstance(value, int):
+                check_whole(least, **{name: value})
+            else:
+                check_series(len(self.strides), least, **{name: value})
+                object.__setattr__(self, name, tuple(value))  # JSON has lists
+
+    def blocks(self) -> Iterator[tuple[int, int, int, int]]:
+        """Kernel size, padding, stride and blur stride of each block."""
+        count = len(self.strides)
+        sizes = (self.kernel_size, self.padding, self.strides, self.blur_strides)
+        return zip(*((size,) * count if isinstance(size, int) else size for size in sizes), strict=True)
+
+
+LAYOUTS = {
+    # the tiny paper's S-GVAE: kernel 4 on 32 x 32
+    "paper": EncoderLayout(32, (2, 1, 2), pool=2, mask_input=True),
+    # odd kernels on an odd grid, padding that keeps every layer centred, 33 -> 17 -> 17 -> 9: quarter turns are exact
+    "aligned": EncoderLayout(33, (2, 1, 2), kernel_size=5, padding=2, pool=3, mask_input=True),
+    # 33 -> 17 -> 17 -> 9 -> 9, close between quarter turns, too: a wide first kernel, discs, a blur before subsampling
+    # (strides, kernel sizes, paddings, blur strides)
+    "isotropic": EncoderLayout(33, (2, 1, 1), (9, 5, 5), (4, 2, 2), (1, 2, 1), mask_input=True, mask_features=True),
+    # the report's G-CNN, Table 1: kernel 4 on 28 x 28
+    "table1": EncoderLayout(28, (1, 1, 2)),
+    # the same with a wide first kernel, which learns much better
+    "table1_wide": EncoderLayout(28, (1, 1, 2), kernel_size=(9, 4, 4)),
+    # the same with odd kernels on an odd grid
+    "table1_odd": EncoderLayout(29, (1, 1, 2), kernel_size=5),
+}
+
+
+def encoder_layout(layout: str | EncoderLayout | Mapping) -> EncoderLayout:
+    """A layout, an entry of `LAYOUTS` by its name, or one from its fields as a JSON file has them."""
+    if isinstance(layout, EncoderLayout):
+        return layout
+    if isinstance(layout, Mapping):
+        return EncoderLayout(**layout)
+    if layout not in LAYOUTS:
+        raise ValueError(f"expected an EncoderLayout or the name of one, {', '.join(LAYOUTS)}; got {layout!r}")
+    return LAYOUTS[layout]
 
 
 def _disc(field_type: enn.FieldType, size: int) -> enn.MaskModule:
@@ -36,12 +109,11 @@ class SteerableEncoder(nn.Module):
     a 1 x 1 convolution keeps the trivial irreps only; after batch norm and ELU their mean over *all*
     positions is taken: a flattened map of invariants would not be invariant, because positions turn.
 
-    SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding -
-    kernel_size) is divisible by the stride in every layer. Other angles are approximate, for two reasons.
-    Zero padding shows the network a square frame that does not turn, and training learns to use it; a disc
-    around the features hides it. And what strides and small kernels alias turns with the pixels, not with the
-    image; a large first kernel and a blur before subsampling (R. Zhang, *Making convolutional networks
-    shift-invariant again*, ICML 2019) keep that small.
+    SO(2) acts on the plane, not on pixels. Quarter turns are exact when (size + 2 * padding - kernel_size) is divisible
+    by the stride in every layer. Other angles are approximate, for two reasons. Zero padding shows the network a square
+    frame that does not turn, and training learns to use it; a disc around the features hides it. And what strides and
+    small kernels alias turns with the pixels, not with the image; a large first kernel and a blur before subsampling
+    (R. Zhang, *Making convolutional networks shift-invariant again*, ICML 2019) keep that small.
 
     What remains repeats every quarter turn, so its slowest part is one wave per 90 degrees. With ``frames = K`` the
     encoder sees K copies of its input, 90 / K degrees apart, and averages their invariants, which cancels every wave
@@ -58,13 +130,8 @@ class SteerableEncoder(nn.Module):
     frames : number of turned copies of the input whose invariants are averaged
     vectors : pooled vectors of frequency 1, which turn with the image; see `invariants_and_vectors`
 
-    Shapes
-    ------
-    forward : images [N, 1, 28, 28] -> [N, invariants]
-
-    Raises
-    ------
-    ValueError : a size makes no sense, or a block's kernel is larger than the map it slides over
+    Maps images [N, 1, 28, 28] to [N, invariants]. ValueError where a size makes no sense, or a block's kernel is larger
+    than the map it slides over.
     """
 
     @recorded
@@ -134,16 +201,13 @@ class SteerableEncoder(nn.Module):
             vector_type = enn.FieldType(gspace, vectors * [gspace.irrep(1)])
             self.to_vectors = accelerate(nn.ModuleList([enn.R2Conv(field_type, vector_type, 1)])).train()
 
-    def input_field(self, images: Tensor, degrees: float = 0.0) -> enn.GeometricTensor:
-        """Images [N, 1, 28, 28], turned by ``degrees``, as the first block's input, a scalar field on the grid."""
-        return self._input_fields(images, [degrees])
+    def input_field(self, images: Tensor, *degrees: float) -> enn.GeometricTensor:
+        """Images [N, 1, 28, 28] as the first block's input, a scalar field on the grid.
 
-    def _input_fields(self, images: Tensor, angles: Sequence[float]) -> enn.GeometricTensor:
-        """The images turned by each of the angles, one after the other along dimension 0."""
-        on_grid = fit_to_grid(as_input(images, self.activation[0].weight, training=self.training), self.grid_size)
-        # `rotate` interpolates in float32 at least
-        wide = on_grid.to(torch.promote_types(on_grid.dtype, torch.float32))
-        turned = [rotate(wide, degrees).to(on_grid.dtype) if degrees else on_grid for degrees in angles]
+        Turned by each of the angles, one after the other along dimension 0; as they are where none is given.
+        """
+        on_grid = fit_to_grid(as_input(images, self.activation[0].weight, self.training), self.grid_size)
+        turned = [rotate(on_grid, angle) if angle else on_grid for angle in degrees or (0.0,)]
         return self.blocks[0].in_type(standardise(torch.cat(turned)))
 
     def filters(self, block: int) -> Tensor:
@@ -153,7 +217,7 @@ class SteerableEncoder(nn.Module):
             return convolution.expand_parameters()[0]
 
     def feature_fields(self, images: Tensor) -> Iterator[enn.GeometricTensor]:
-        """Yield the input and the output of every block as geometric tensors [N, C, H, W]; one frame, not turned."""
+        """The input and the output of every block as geometric tensors [N, C, H, W]; one frame, not turned."""
         field = self.input_field(images)
         yield field
         for block in self.blocks:
@@ -178,7 +242,7 @@ class SteerableEncoder(nn.Module):
 
     def _fields(self, images: Tensor) -> enn.GeometricTensor:
         """The last feature fields, all frames along dimension 0."""
-        fields = self._input_fields(images, self.frame_angles)
+        fields = self.input_field(images, *self.frame_angles)
         for block in self.blocks[:-1]:
             fields = block(fields)
         return fields
@@ -197,20 +261,13 @@ class ConvolutionalEncoder(nn.Sequential):
         check_dropout(dropout)
         blocks, width = [], 1
         for count, stride in zip(channels, (2, 1, 2), strict=True):
-            blocks += [
-                nn.Conv2d(width, count, 4, stride=stride),
-                nn.ReLU(),
-                nn.BatchNorm2d(count),
-                nn.Dropout(dropout),
-            ]
+            blocks += [nn.Conv2d(width, count, 4, stride=stride), nn.ReLU(), nn.BatchNorm2d(count), nn.Dropout(dropout)]
             width = count
         super().__init__(*blocks, nn.Flatten())
         self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(
-            standardise(fit_to_grid(as_input(images, self[0].weight, training=self.training), CANVAS_SIZE))
-        )
+        return super().forward(standardise(fit_to_grid(as_input(images, self[0].weight, self.training), CANVAS_SIZE)))
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -12,17 +12,15 @@ CANVAS_SIZE = 32
 OVERSHOOT = 0.01  # values may leave [0, 1] by this much: a step of bfloat16 at 1, or rounding after an interpolation
 
 
-def as_input(images: Tensor, like: Tensor, *, training: bool = False) -> Tensor:
+def as_input(images: Tensor, like: Tensor, training: bool = False) -> Tensor:
     """Images [N, 1, 28, 28] in the dtype of ``like``, a weight of the network; the check at its border.
 
     Their values are read, and on a GPU waited for, except where there are none to read: while torch.compile,
     torch.export or torch.jit trace, inside functorch's transforms and while a CUDA graph is captured. What looks
     like digits is taken as such: nobody can tell a dark digit on white from a light one on black.
 
-    Raises
-    ------
-    ValueError : not [N, 1, 28, 28], not of a floating-point dtype, not finite, outside [0, 1] by more than 0.01, or
-        no image at all in ``training``, where batch statistics are taken (otherwise none gives none)
+    ValueError where images are not [N, 1, 28, 28], not of a floating-point dtype, not finite, outside [0, 1] by more
+    than 0.01, or none at all in ``training``, where batch statistics are taken (otherwise none gives none).
     """
     if not isinstance(images, Tensor):
         raise ValueError(f"expected images as a torch.Tensor, got {type(images).__name__} (see torch.as_tensor)")

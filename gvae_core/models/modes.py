@@ -12,13 +12,11 @@ from torch import nn
 def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     """``model`` in eval mode (or all of it in train mode), and afterwards every module in the mode it was in."""
     before = [(module, module.training) for module in model.modules()]
-    changes = any(mode != training for _, mode in before)  # a change of mode costs escnn's layers milliseconds
-    if changes:
+    if any(mode != training for _, mode in before):  # a change of mode costs escnn's layers milliseconds
         model.train(training)
     try:
         yield
     finally:
-        if changes:
-            for module, mode in before:  # parents come first, so a child's own mode stays
-                if module.training != mode:
-                    module.train(mode)
+        for module, mode in before:  # parents come first, so a child's own mode stays
+            if module.training != mode:
+                module.train(mode)

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints import load_tensors, save_tensors
-from .builders import sgvae, svae
+from .autoencoders import sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
 from .encoders import ConvolutionalEncoder, SteerableEncoder
 from .modes import evaluating
@@ -26,11 +26,8 @@ BUILDERS = {
 def save_model(model: nn.Module, path: str | Path) -> None:
     """Write a model of this package to a ``.safetensors`` file, whole or not at all.
 
-    The file holds the weights, the builder's name, its arguments and the versions it was written with.
-
-    Raises
-    ------
-    ValueError : the model was not built by one of the package's builders
+    The file holds the weights, the builder's name, its arguments and the versions it was written with. ValueError for
+    a model that none of the package's builders built.
     """
     name, arguments = getattr(model, "built_by", (type(model).__name__, {}))
     if name not in BUILDERS or not hasattr(model, "built_by"):
@@ -49,10 +46,8 @@ def save_model(model: nn.Module, path: str | Path) -> None:
 def load_model(path: str | Path) -> nn.Module:
     """The model of a file by `save_model`, in eval mode, on the CPU, in the dtype it was saved in.
 
-    Raises
-    ------
-    FileNotFoundError : there is no such file
-    ValueError : it is no such file, is damaged, or holds a model of another version of this package
+    FileNotFoundError where there is none; ValueError where it is no such file, is damaged, or holds a model of another
+    version of this package.
     """
     path = Path(path).expanduser()
     tensors, metadata = load_tensors(path)
@@ -68,10 +63,10 @@ def load_model(path: str | Path) -> nn.Module:
         model = BUILDERS[metadata["model"]](**metadata["arguments"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected arguments of {metadata['model']}, found others ({error})") from error
-    return filled(model, tensors, path)
+    return with_weights(model, tensors, path)
 
 
-def filled(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+def with_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
     """``model`` with the weights read from ``path``, in their dtype and in eval mode; ValueError if they do not fit."""
     first = next(name for name, _ in model.named_parameters())
     try:

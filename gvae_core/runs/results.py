@@ -14,7 +14,7 @@ from torch import nn
 
 from ..checkpoints import load_metadata, load_tensors
 from ..files import COMMITTED, outputs_directory
-from ..models.saving import filled
+from ..models.saving import with_weights
 from ..training import read_progress
 from .spec import RunSpec
 
@@ -69,7 +69,7 @@ class Result:
 def load_model(checkpoint: Path) -> nn.Module:
     """Rebuild a trained model from a checkpoint alone: the spec is in its metadata."""
     tensors, metadata = load_tensors(checkpoint)
-    return filled(_checkpoint_spec(checkpoint, metadata).build(), tensors, checkpoint)
+    return with_weights(_checkpoint_spec(checkpoint, metadata).build(), tensors, checkpoint)
 
 
 def _checkpoint_spec(checkpoint: Path, metadata: dict) -> RunSpec:
