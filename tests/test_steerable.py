@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gvae_core.bench import steerable as steerable_bench
-from gvae_core.steerable import accelerate, explain, native, path_in_use
+from gvae_core.steerable import accelerate, explain, layers, native, path_in_use
 from gvae_core.steerable.factors import factorise
 
 needs_compiler = pytest.mark.skipif(
@@ -114,6 +114,23 @@ def kernel_cache(tmp_path_factory):
         native.load.cache_clear()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def factored():
+    """The layers of the tests are small, where a dense convolution is the fastest way: take the path's own way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers.FastR2Conv, "_way", lambda self, path: path)
+        yield
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """The fastest way, by the rule."""
+    monkeypatch.setattr(layers.FastR2Conv, "_way", CHOOSE)
+
+
+CHOOSE = layers.FastR2Conv._way
+
+
 # ---- layers --------------------------------------------------------------------------------------
 
 
@@ -160,6 +177,21 @@ def test_network(path, dtype, training, activation):
         for module in (fast, stock):
             module.train().train(training)  # escnn's filter in eval mode is good for one backward pass
         assert_same(fast, stock, torch.randn(6, 1, 14, 13, dtype=dtype))
+
+
+@pytest.mark.usefixtures("chosen")
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_fastest_way(path, training):
+    """By sizes alone: dense from the image and between few fields, factored between many; the same numbers."""
+    fast, stock = pair(encoder(fields=(4, 4, 48), padding=1), path)
+    ways = [row.way for row in explain(fast) if row.kind == "R2Conv"]
+    assert ways[:3] == ["dense", "dense", path]
+    assert all("against" in row.note for row in explain(fast) if row.kind == "R2Conv")
+    for _ in range(2):
+        for module in (fast, stock):
+            module.train().train(training)
+        assert_same(fast, stock, torch.randn(3, 1, 14, 13))
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -71,6 +71,30 @@ class Factors:
         return self.mixing.shape[1]
 
 
+def costs(f: Factors, lanes: int = 8) -> dict[str, float]:
+    """What each way to compute the layer takes per output pixel, counted in multiply-adds of a dense convolution.
+
+    "dense" is escnn's convolution, near the speed limit of a processor. "torch" pays for the maps, a dense convolution
+    on the components of a field, and for their way through memory; "native" filters every component with scalar
+    filters (counted in vectors of ``lanes`` fields), and combines the results. The constants are fits to measurements
+    (`python -m gvae_core.bench steerable --sweeps`) with AVX-512 and are fixed, so that a layer takes the same way
+    in every run; each includes a margin of a fifth in favour of the dense way.
+    """
+    maps, components, k, _ = f.filters.shape
+    padded_in, padded_out = (-(-n // lanes) * lanes for n in (f.fields_in, f.fields_out))
+    mixing = f.multiplications * f.fields_in
+    flat = f.filters.reshape(maps, components, -1)
+    terms = int((np.abs(flat).max(2) > 1e-12).sum())
+    rank = int(np.linalg.matrix_rank(flat.reshape(-1, k * k), tol=RANK_TOLERANCE))  # scalar filters
+    after = 0 if f.basis_out is None else f.components_out**2 * f.fields_out
+    return {
+        "dense": f.components_in * f.components_out * k * k * f.fields_in * f.fields_out,
+        "torch": 1.2
+        * (maps * components * k * k * f.fields_in + mixing * f.fields_out + 350 * maps * f.fields_in + after),
+        "native": 1.3 * (rank * k * k * components * padded_in + mixing * padded_out + 8 * terms * padded_in + 3000),
+    }
+
+
 def uniform_representation(field_type: FieldType):
     """The one representation that all fields share, or None."""
     first = field_type.representations[0]

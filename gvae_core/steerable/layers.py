@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from . import native, torch_path
 from .escnn_fixes import own_bases
-from .factors import Factors, factorise, uniform_representation
+from .factors import Factors, costs, factorise, uniform_representation
 from .features import Affine, Features, as_features
 
 PATHS = ("escnn", "torch", "native")
@@ -85,7 +85,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._eval_keys = not self.training or "filter" in self._buffers  # a new escnn layer has eval mode's keys
         for name in ("filter", "expanded_bias"):
             self._buffers.pop(name, None)
-        self._expanded: tuple[str, Tensor, Tensor] | None = None
+        self._expanded: tuple[tuple, Tensor, Tensor] | None = None
 
     def _factorise(self) -> None:
         factors = factorise(self)
@@ -94,14 +94,18 @@ class FastR2Conv(_Fast, enn.R2Conv):
         except ValueError as reason:
             plan, self._native_refusal = None, str(reason)
         self._factors: Factors = factors
+        self._costs = costs(factors)
         self._plan: native.ConvolutionPlan | None = plan
+        self._always_dense = self._way("native" if plan else "torch") == self._way("torch") == "dense"
         self._prepared_for = self._sampled_basis.detach().clone(), self._geometry
+        self._prepared_as: tuple | None = None
         self._constants: tuple[tuple, tuple] | None = None
         self._float_constants()
 
     def train(self, mode: bool = True) -> FastR2Conv:
         if mode or self.training:
             self._eval_keys = not mode
+        self._expanded = None
         return nn.Module.train(self, mode)  # escnn's would expand the dense filter or drop it
 
     def _apply(self, *args, **kwargs) -> FastR2Conv:
@@ -147,11 +151,23 @@ class FastR2Conv(_Fast, enn.R2Conv):
         return self.stride, self.padding, self.dilation, self.groups, self.padding_mode
 
     def _is_prepared(self) -> bool:
-        """Whether the factors are those of the layer as it is now: its buffer may have been loaded or written."""
+        """Whether the factors are those of the layer as it is now: its buffer may have been loaded or written.
+
+        A basis that is another tensor, or was written to, is compared with the known one; and because a write through
+        ``.data`` leaves no trace, so are some thousand of its values in every call.
+        """
         known, geometry = self._prepared_for
         if geometry != self._geometry:
             return False
-        return torch.compiler.is_compiling() or torch_path.transformed() or _equal(self._sampled_basis, known)
+        if torch.compiler.is_compiling() or torch_path.transformed():
+            return True
+        basis = self._sampled_basis
+        identity = _identity(basis)
+        if self._prepared_as != identity:
+            if not _equal(basis, known):
+                return False
+            self._prepared_as = identity
+        return basis.device.type != "cpu" or torch.equal(_sample(basis), _sample(known))
 
     def _float_constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Filters, mixing and basis_out in the weights' dtype and on their device."""
@@ -173,13 +189,15 @@ class FastR2Conv(_Fast, enn.R2Conv):
             or self.weights.device.type != "cpu"  # a comparison would wait for the device
         ):
             return expand()
-        weights, kept = self.weights, self._expanded
-        if kept is None or kept[0] != way or not _equal(kept[1], weights):
-            kept = self._expanded = way, weights.detach().clone(), expand()
+        weights, kept, key = self.weights, self._expanded, (way, *_identity(self._sampled_basis))
+        if kept is None or kept[0] != key or not _equal(kept[1], weights):
+            kept = self._expanded = key, weights.detach().clone(), expand()
         return kept[2]
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
+        if self._always_dense and self._prepared_for[1] == self._geometry:
+            return self._convolve_dense(input)
         if not self._is_prepared():
             try:
                 self._factorise()
@@ -192,10 +210,13 @@ class FastR2Conv(_Fast, enn.R2Conv):
         f, x = self._factors, as_features(input)
         if not self._fits(x):
             return self._convolve_dense(input)  # torch says what is wrong
+        weights, bias = self.weights, self.expanded_bias
+        way = self._way("native" if self._takes_native(x, weights, bias) else "torch")
+        if way == "dense":
+            return self._convolve_dense(x)
         filters, coefficients, basis_out = self._float_constants()
-        weights = self.weights.view(f.fields_out, f.fields_in, -1)
-        bias = self.expanded_bias
-        if self._takes_native(x, weights, bias):
+        weights = weights.view(f.fields_out, f.fields_in, -1)
+        if way == "native":
             mixing = self._mixing(
                 "native",
                 lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
@@ -217,6 +238,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
         )
         return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
 
+    def _way(self, path: str) -> str:
+        """The cheaper of a path and the dense convolution, by the rule of `factors.costs`."""
+        return "dense" if self._costs["dense"] < self._costs[path] else path
+
     def _fits(self, x: Features) -> bool:
         """Whether the kernel fits into the padded map, and the input's dtype to the weights'."""
         pad = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
@@ -226,7 +251,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
         y = F.conv2d(input.tensor, self.filter, self.expanded_bias, self.stride, self.padding)
-        return GeometricTensor(y, self.out_type)
+        return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
 
     def _back_to_escnn(self, reason: str) -> None:
         filter, bias = self.filter.detach(), self.expanded_bias
@@ -243,6 +268,16 @@ def _check_plane(layer: enn.EquivariantModule) -> None:
     dimension = layer.in_type.gspace.dimensionality
     if dimension != 2:
         raise ValueError(f"its gspace has {dimension} dimensions, not 2")
+
+
+def _sample(basis: Tensor) -> Tensor:
+    """At most 4096 values from all over the basis."""
+    return basis.detach().flatten()[:: basis.numel() // 4096 + 1]
+
+
+def _identity(tensor: Tensor) -> tuple:
+    """Changes whenever the tensor is replaced, moved or written to in place, but not with a write through ``.data``."""
+    return id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -322,10 +357,11 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
         x = as_features(input)
         if x.keep is not None:
             x = Features(x.tensor, x.type)
-        if x.packed and self._takes_native(x, self.A, self.Ainv, *(x.affine or ())):
+        if self._takes_native(x, self.A, self.Ainv, *(x.affine or ())):
             plan = native.ActivationPlan(self.A, self.Ainv, relu=self._function in (F.relu, F.relu_))
             affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
-            return Features(native.Activate.apply(plan, x.raw, *affine), self.out_type, packed=True)
+            raw = x.raw if x.packed else native.Pack.apply(x.raw, len(self.in_type))
+            return Features(native.Activate.apply(plan, raw, *affine), self.out_type, packed=True)
         y = torch_path.sample_activate_project(x.planes, x.affine, self.A, self.Ainv, self._function)
         return Features(y, self.out_type)
 
@@ -427,12 +463,16 @@ FAST: dict[type, type] = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """One layer of a model: the path it takes ("native", "torch" or "escnn") and why."""
+    """One layer of a model: the path it is on ("native", "torch" or "escnn"), why, and what a convolution does there.
+
+    way : "native", "torch" or "dense"; escnn's dense convolution is one way of each path, taken where it is the fastest
+    """
 
     name: str
     kind: str
     path: str
     note: str
+    way: str
 
     @property
     def fast(self) -> bool:
@@ -503,7 +543,7 @@ def explain(module: nn.Module) -> list[Explanation]:
     for name, layer in module.named_modules():
         if not isinstance(layer, enn.EquivariantModule) or isinstance(layer, enn.SequentialModule):
             continue
-        path, notes = "escnn", []
+        path, way, notes = "escnn", "", []
         if not isinstance(layer, _Fast):
             notes.append(layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer"))
         elif layer.steerable_path == "escnn":
@@ -517,12 +557,15 @@ def explain(module: nn.Module) -> list[Explanation]:
                 path = "torch"
                 notes.append("the compiled kernels are not available")
             if isinstance(layer, FastR2Conv):
-                f = layer._factors
+                f, way = layer._factors, layer._way(path)
                 dense = f.components_in * f.components_out * layer.kernel_size**2
                 notes.append(
                     f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields"
                 )
-        rows.append(Explanation(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes)))
+                this, other = (layer._costs[w] / 1e3 for w in ((way, "dense") if way != "dense" else (way, path)))
+                comparison = f"{this:.1f} against {other:.1f} thousand multiply-adds per pixel"
+                notes.append(f"{'dense' if way == 'dense' else 'factored'}, as its cost is {comparison}")
+        rows.append(Explanation(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes), way or path))
     return rows
 
 

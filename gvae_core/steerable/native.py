@@ -147,12 +147,15 @@ def pad_fields(x: Tensor) -> Tensor:
 
 def pack(x: Tensor, fields: int) -> Tensor:
     """[N, fields * components, H, W] -> [N, H, W, components, lanes]."""
-    return pad_fields(x.unflatten(1, (fields, -1)).permute(0, 3, 4, 2, 1)).contiguous()
+    n, channels, height, width = x.shape
+    by_field = x.reshape(n, fields, channels // fields, height, width)
+    return pad_fields(by_field.permute(0, 3, 4, 2, 1)).contiguous()
 
 
 def unpack(x: Tensor, fields: int) -> Tensor:
     """[N, H, W, components, lanes] -> [N, fields * components, H, W]."""
-    return x[..., :fields].permute(0, 4, 3, 1, 2).flatten(1, 2).contiguous()
+    n, height, width, components, _ = x.shape
+    return x[..., :fields].permute(0, 4, 3, 1, 2).reshape(n, fields * components, height, width).contiguous()
 
 
 class Pack(torch.autograd.Function):
