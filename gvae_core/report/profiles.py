@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from ..files import PROFILES
-from ..images import load_mnist
+from ..images import TRAINING_DIGITS, load_mnist
 from ..runs.kinds import AUTOENCODERS
 from ..runs.results import Result, find
-from ..runs.spec import RunSpec
+from ..runs.spec import TEST_DIGITS, RunSpec
 from . import papers
 
 # Networks by profile. Quick uses kernel 5 on an odd grid: the papers' kernel 4 holds a single ring of
@@ -171,8 +171,9 @@ def short_schedule(source: str, seed: int = 0) -> list[RunSpec]:
 def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """Trained on digits that were never upright: the S-GVAE with a pose, and the S-GVAE and the S-VAE without one."""
     train, test, batch, epochs = _BORN_ROTATED[profile]
+    source = resolve_source(source)
     common = dict(
-        source=resolve_source(source),
+        source=source,
         protocol="born_rotated",
         epochs=epochs,
         learning_rate=0.005,
@@ -180,8 +181,8 @@ def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]
         weight_decay=1e-5,
         batch_size=batch,
         seed=seed,
-        train_images=train,
-        test_images=test,
+        train_images=min(train, TRAINING_DIGITS[source]),
+        test_images=min(test, TEST_DIGITS[source]),
         latent_dim=32 if profile != "smoke" else 4,
         beta=0.1,
     )
@@ -208,7 +209,8 @@ def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 
 
 # What `gvae run` computes, by the table's name: (profile, source, seed) -> runs.
-TABLES: dict[str, Callable[[str, str, int], list[RunSpec]]] = {
+Table = Callable[[str, str, int], list[RunSpec]]
+TABLES: dict[str, Table] = {
     "table1": table1,
     "table2": table2,
     "retrain": retrain,

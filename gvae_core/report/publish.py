@@ -38,9 +38,9 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     ------
     ValueError : nothing is there to be published, the profile has no results, or a checkpoint is too large
     """
-    if profile not in results_page.PROFILES:
+    if profile not in results_page.SUFFIXES:
         raise ValueError(
-            f"expected a profile among {', '.join(results_page.PROFILES)}, whose numbers are results; got {profile}"
+            f"expected a profile among {', '.join(results_page.SUFFIXES)}, whose numbers are results; got {profile}"
         )
     specs = [spec for seed in seeds for grid in TABLES.values() for spec in grid(profile, source, seed)]
     specs += sphere_and_plane(profile, source, seeds[0]).values()
@@ -79,7 +79,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
 
 def _draw(folder: Path, profile: str) -> list[Path]:
     """The figures that show nothing but numbers of the committed JSONs."""
-    suffix = results_page.PROFILES[profile][1]
+    suffix = results_page.SUFFIXES[profile]
     epoch = tables.TABLE2_EPOCH if profile == "paper" else None
     pair = {result.spec.model: result for result in reversed(results_page.shown_models(folder, profile))}
     drawn = []

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..files import outputs_directory
 from ..models import SphericalVAE
-from ..runs.results import Result, find, load_model
+from ..runs.results import find, load_model
 from .profiles import TABLES, best_models, full_size_models, sphere_and_plane
+from .words import trained
 
-KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction
+KINDS = ("sgvae", "svae")  # Gaussian codes have no mean direction
 
 
 class TrainedModels(Mapping[str, SphericalVAE]):
@@ -56,17 +57,8 @@ def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
     ordered = [r for r in first if r] + [r for r in found.values() if r not in first]
     named: dict[str, Path] = {}
     for result in ordered:
-        name = words(result)
+        name = (
+            f"{result.spec.title.replace(', ', ' · ', 1)} · {trained(result)}"  # a title and details for the explorer
+        )
         named[f"{name} ({result.spec.key[-4:]})" if name in named else name] = result.checkpoint
     return TrainedModels(named)
-
-
-def words(result: Result) -> str:
-    """A run as a person would say it, the model's name before the first " · "."""
-    spec = result.spec
-    epochs = "1 epoch" if result.epochs_reached == 1 else f"{result.epochs_reached} epochs"
-    rotated = " rotated" if spec.protocol == "rotated" else ""
-    seed = f", seed {spec.seed}" if spec.seed else ""
-    frames = f"{spec.sizes['frames']} frames, " if "frames" in spec.sizes else ""
-    model = f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g}"
-    return f"{model} · {frames}{epochs} of {spec.training_digits:,}{rotated} digits{seed}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,12 +183,20 @@ def _check_checkpoint(result: Result) -> None:
         raise ValueError(f"{result.checkpoint}: expected the checkpoint of this run, found that of {spec.key}")
 
 
-def by_seed(results: Sequence[Result]) -> list[list[Result]]:
+def cells(results: Iterable[Result]) -> list[list[Result]]:
+    """Groups of results that differ in seed and progress alone: the cells of a table, in order of appearance."""
+    return _groups(results, lambda result: result.spec.any_seed.key)
+
+
+def by_seed(results: Iterable[Result]) -> list[list[Result]]:
     """Groups of results that differ in the seed alone and got as far, in order of appearance."""
-    groups: dict[tuple[str, int], list[Result]] = {}
+    return _groups(results, lambda result: (result.spec.any_seed.key, result.epochs_reached))
+
+
+def _groups(results: Iterable[Result], common: Callable[[Result], object]) -> list[list[Result]]:
+    groups: dict[object, list[Result]] = {}
     for result in results:
-        group = dataclasses.replace(result.spec, seed=0).key, result.epochs_reached
-        groups.setdefault(group, []).append(result)
+        groups.setdefault(common(result), []).append(result)
     return list(groups.values())
 
 

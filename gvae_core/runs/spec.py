@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..images import TRAINING_DIGITS
+from ..models import encoder_layout
 from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 
 # Raised by hand when a network, a loss or the use of random numbers changes its meaning, so that weights and numbers
@@ -22,6 +23,7 @@ from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 MODEL_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # those that this code builds and computes as they were
 TEST_DIGITS = {"mnist": 5_000, "mnist5k": 500}
+NAMES = {"cnn": "CNN", "gcnn": "G-CNN", "svae": "S-VAE", "sgvae": "S-GVAE", "gaussian": "Gaussian VAE"}
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,25 @@ class RunSpec:
 
     @property
     def title(self) -> str:
-        """A few words for progress bars and tables."""
-        words = [self.model]
-        if self.model in AUTOENCODERS:
-            words.append(f"d={self.latent_dim} beta={self.beta:g}")
-        for size in ("layout", "frames"):  # where one table has several networks of a model, these tell them apart
-            words += [f"{size}={self.sizes[size]}"] if size in self.sizes else []
-        words += ["cross-entropy"] if self.paper_loss is False else []
-        words += [self.protocol] if self.protocol != "upright" else []
-        return " ".join([*words, f"seed={self.seed}"])
+        """The run in words, wherever one is named: its model and what tells it from others, ``S-GVAE, d = 6, β = 0.1``."""
+        words = [NAMES[self.model]]
+        words += [f"d = {self.latent_dim}", f"β = {self.beta:g}"] if self.model in AUTOENCODERS else []
+        if "layout" in self.sizes:
+            layout = encoder_layout(self.sizes["layout"])
+            one = isinstance(layout.kernel_size, int)
+            kernels = f"kernel {layout.kernel_size}" if one else f"kernels {', '.join(map(str, layout.kernel_size))}"
+            discs = " with discs" if layout.mask_features else ""
+            words += [f"{kernels} on {layout.grid_size} × {layout.grid_size}{discs}"]
+        words += [f"{self.sizes['frames']} frames"] if "frames" in self.sizes else []
+        words += ["pose"] if self.sizes.get("pose") else []
+        words += ["plain cross-entropy"] if self.paper_loss is False else []
+        words += [f"{self.protocol.replace('_', ' ')} digits"] if self.protocol != "upright" else []
+        return ", ".join([*words, f"seed {self.seed}"] if self.seed else words)
+
+    @property
+    def any_seed(self) -> RunSpec:
+        """What runs that differ in their seed alone have in common: the one of seed 0."""
+        return dataclasses.replace(self, seed=0)
 
     @property
     def training_digits(self) -> int:

@@ -98,7 +98,7 @@ def test_what_the_papers_lack_has_a_dash(outputs, digits):
     assert "| Gaussian VAE | 3 | 2 | – |" in tables.table2([gaussian])
     figures.heat_maps([gaussian])
     read = tables.reconstructions([(gaussian, {"upright": 0.5, "rotated 3s": 0.25})])
-    assert "Gaussian VAE, ours" in read and "**25.0%**" in read and "paper" not in read
+    assert "Gaussian VAE, d = 3, β = 2, ours" in read and "**25.0%**" in read and "paper" not in read
     sgvae = run(TINY_SGVAE, progress=False)
     assert "| S-GVAE, paper | 91% | – |" in tables.reconstructions([(sgvae, {"upright": 0.5, "rotated 3s": 0.25})])
 

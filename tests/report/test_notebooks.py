@@ -31,8 +31,8 @@ def notebook(name):
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def test_there_are_six_notebooks():
-    assert len(NAMES) == 6
+def test_there_are_seven_notebooks():
+    assert len(NAMES) == 7
 
 
 def contents(notebook) -> list[tuple]:

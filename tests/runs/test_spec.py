@@ -35,6 +35,7 @@ def test_every_committed_run_has_the_key_it_is_named_by():
 def test_profiles_list_the_runs_they_always_did(profile, source):
     for seed in (0, 1):
         listed = {name: table(profile, source, seed) for name, table in profiles.TABLES.items()}
+        del listed["born_rotated"]  # came later
         listed["sphere_and_plane"] = list(profiles.sphere_and_plane(profile, source, seed).values())
         listed["short_schedule"] = profiles.short_schedule(source, seed)
         for name, specs in listed.items():
