@@ -104,7 +104,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=_count, metavar="N", help="compute N runs at a time, on as many processes of this machine"
+        "--workers", type=_count, default=1, metavar="N", help="compute N runs at a time, on as many processes of this machine"
     )
     where.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler")
     parser.set_defaults(command=_run, error=parser.error)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import jupytext
 import nbformat
@@ -32,11 +31,6 @@ from papermill.exceptions import PapermillExecutionError
 from ..files import data_directory, write_text
 from . import receipts
 from .pages import write_page
-
-try:
-    import resource  # not on Windows
-except ImportError:
-    resource = None
 
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
 INDEX = Path(__file__).with_name("index.html.j2")
@@ -77,21 +71,17 @@ def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping
 
     Raises
     ------
-    ValueError
-        No notebooks, an unknown name, a parameter that no selected notebook knows, a value that
-        does not fit the type of the notebook's default.
+    ValueError : no notebooks, an unknown name, a parameter that no selected notebook knows, a value that does not fit
+        the type of the notebook's default
     """
     paths = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
     if not paths:
-        raise ValueError(
-            f"expected notebooks (*.ipynb) in {notebooks}, found none: they come with the source checkout, not with the"
-            " installed package"
-        )
+        what = f"expected notebooks (*.ipynb) in {notebooks}, found none"
+        raise ValueError(f"{what}: they come with the source checkout, not with the installed package")
     selected = {_notebook(name, paths) for name in only} or set(paths)
     given = {"profile": profile, **parameters}
-    jobs, known = [], set()
-    for job in (Job(paths[name], name) for name in sorted(selected)):
-        jobs.append(job)
+    jobs, known = [Job(paths[name], name) for name in sorted(selected)], set()
+    for job in jobs:
         try:
             job.notebook, job.note = _read(job.path)
             defaults = papermill.inspect_notebook(job.notebook)
@@ -110,7 +100,7 @@ def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping
     return jobs
 
 
-def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | None = None, fresh: bool = False) -> int:
+def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = False) -> int:
     """Execute the notebooks and write `outputs`/executed/`profile`/{*.ipynb, *.html, index.html}.
 
     Parameters
@@ -118,24 +108,23 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | No
     jobs : the notebooks, from `plan`
     outputs : folder of everything the run produces; the kernels see it as `GVAE_OUTPUTS`
     profile : names the folder
-    stream : where progress and summary go; standard output if None
     fresh : execute also what has not changed since it was executed without an error
 
     Returns
     -------
     0 if every notebook ran without an error, 1 if one failed, 130 after Ctrl-C.
     """
-    stream, outputs = stream or sys.stdout, outputs.expanduser().resolve()
+    outputs = outputs.expanduser().resolve()
     folder = outputs / "executed" / profile
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{len(jobs)} notebooks, profile {profile}, into {_relative(folder)}", file=stream)
+    print(f"{len(jobs)} notebooks, profile {profile}, into {_relative(folder)}")
     start = time.monotonic()
     for number, job in enumerate(jobs, 1):
-        _run(job, f"[{number}/{len(jobs)}] {job.name}", folder, outputs, stream, fresh)
+        _run(job, f"[{number}/{len(jobs)}] {job.name}", folder, outputs, fresh)
         if job.result == STOPPED:
             break
     index = _write_index(folder, jobs, profile, outputs)
-    _summarise(jobs, index, time.monotonic() - start, stream)
+    _summarise(jobs, index, time.monotonic() - start)
     results = {job.result for job in jobs}
     return 130 if STOPPED in results else 1 if FAILED in results else 0
 
@@ -203,25 +192,29 @@ def _relative(path: Path) -> str:
 # --- executing one notebook -------------------------------------------------------------
 
 
-def _run(job: Job, name: str, folder: Path, outputs: Path, stream: TextIO, fresh: bool) -> None:
+def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
     executed, page, receipt = (folder / f"{job.name}{end}" for end in (".ipynb", ".html", ".receipt.json"))
     digest = receipts.digest(job.notebook, job.parameters, outputs) if job.notebook else ""
     if not fresh and executed.exists() and page.exists() and receipts.is_current(receipt, digest, outputs):
         job.result, job.cells, job.page = OK, "cached", page
-        print(f"{name}: ok, unchanged since it was executed (--fresh executes it again)", file=stream, flush=True)
+        print(f"{name}: ok, unchanged since it was executed (--fresh executes it again)", flush=True)
         return
     for old in (receipt, executed, page):  # no page is better than one of another run
         old.unlink(missing_ok=True)
-    if not stream.isatty():
-        print(f"{name} ...", file=stream, flush=True)
+    if not sys.stdout.isatty():
+        print(f"{name} ...", flush=True)
     watch = _Watch(job.name)
     start = time.monotonic()
     try:
         if job.notebook:
-            _execute(job, executed, outputs, watch, dict(desc=name, file=stream, leave=False, disable=None))
+            _execute(job, executed, outputs, watch, dict(desc=name, file=sys.stdout, leave=False, disable=None))
         job.problems += watch.all_problems()
         if executed.exists():
-            _write_page(job, executed, page)
+            try:
+                write_page(executed, page, title=job.title, folder=job.path.parent)
+                job.page = page
+            except Exception as error:  # the notebook's problem, and the others still run
+                job.problems.append(f"{job.name}: no page: {_line(error)}")
         job.result = FAILED if job.problems else OK
         if job.result == OK:
             write_text(receipt, receipts.text(digest, outputs))
@@ -232,9 +225,9 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, stream: TextIO, fresh
         job.problems = [*watch.all_problems(), f"{watch.where()}: interrupted"]
     job.seconds = time.monotonic() - start
     job.cells = f"{watch.number}/{watch.total}" if watch.total else "-"
-    print(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", file=stream, flush=True)
+    print(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", flush=True)
     for line in filter(None, [*job.problems, job.note]):
-        print(f"      {line}", file=stream)
+        print(f"      {line}")
 
 
 def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: dict) -> None:
@@ -350,16 +343,6 @@ papermill_engines.register("gvae", _Engine)
 # --- pages and summary ------------------------------------------------------------------
 
 
-def _write_page(job: Job, executed: Path, page: Path) -> None:
-    """The executed notebook's page; a failure is the notebook's problem."""
-    try:
-        write_page(executed, page, title=job.title, folder=job.path.parent)
-    except Exception as error:
-        job.problems.append(f"{job.name}: no page: {_line(error)}")
-    else:
-        job.page = page
-
-
 def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> Path:
     """The page of all notebooks, earlier runs included, the explorer's page, and the figures of this profile."""
     rows = {path.stem: Job(path, path.stem) for path in sorted(jobs[0].path.parent.glob("*.ipynb"))}
@@ -369,31 +352,25 @@ def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path)
         if job.result == NOT_RUN and page.exists():
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(page.stat().st_mtime))
             rows[name] = dataclasses.replace(job, page=page, result=f"earlier, {when}")
-    figures = Path(os.path.relpath(outputs / "figures" / profile, folder)).as_posix()
+    figures = outputs / "figures" / profile
     text = Environment(autoescape=True, trim_blocks=True).from_string(INDEX.read_text(encoding="utf-8"))
     shown = dict(
         profile=profile,
         jobs=rows.values(),
-        figures=figures,
-        pictures=sorted(path.name for path in (outputs / "figures" / profile).glob("*.png")),
-        explorer=(outputs / "figures" / profile / "explorer.html").is_file(),
+        figures=Path(os.path.relpath(figures, folder)).as_posix(),
+        pictures=sorted(path.name for path in figures.glob("*.png")),
+        explorer=(figures / "explorer.html").is_file(),
     )
     write_text(folder / "index.html", text.render(shown))
     return folder / "index.html"
 
 
-def _summarise(jobs: Sequence[Job], index: Path, seconds: float, stream: TextIO) -> None:
+def _summarise(jobs: Sequence[Job], index: Path, seconds: float) -> None:
     width = max(len(job.name) for job in jobs)
-    print(f"\n{'notebook':{width}}  result    cells  seconds  where", file=stream)
+    print(f"\n{'notebook':{width}}  result    cells  seconds  where")
     for job in jobs:
         where = _relative(job.page) if job.page else "-"
-        print(f"{job.name:{width}}  {job.result:8}{job.cells:>7}{job.seconds:9.1f}  {where}", file=stream)
-    memory = ""
-    if resource:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-        memory = f", largest kernel {peak / 2**30:.2f} GiB"
-    print(f"{seconds:.1f} s in all{memory}; {_relative(index)}", file=stream)
+        print(f"{job.name:{width}}  {job.result:8}{job.cells:>7}{job.seconds:9.1f}  {where}")
+    print(f"{seconds:.1f} s in all; {_relative(index)}")
     for job in jobs:
-        for problem in job.problems:
-            print(f"{job.result} {problem}", file=stream)
+        print(*(f"{job.result} {problem}\n" for problem in job.problems), sep="", end="")

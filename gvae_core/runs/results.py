@@ -228,34 +228,28 @@ class Status:
 
 def status(spec: RunSpec) -> Status:
     """What is on disk of ``spec``; changes nothing and waits for nobody."""
-    running = _is_locked(lock_path(spec))
-    try:
-        epochs, seconds, path = kept(spec)
-    except ValueError as error:  # a committed result
-        return Status(spec, UNREADABLE, path=COMMITTED / f"{spec.key}.json", problem=str(error))
-    if epochs == spec.epochs and path != state_path(spec):
-        state = DONE
-    else:
-        state = RUNNING if running else INTERRUPTED if epochs else MISSING
-    damaged = damages(spec)
-    if damaged and not (state == DONE and path not in damaged):
-        path, problem = next(iter(damaged.items()))
-        return Status(spec, UNREADABLE, path=path, problem=problem)
-    return Status(spec, state, epochs, seconds, path)
-
-
-def kept(spec: RunSpec) -> tuple[int, float | None, Path | None]:
-    """Epochs, seconds and path of what is there and whole, the farthest; a result rather than a state."""
-    damaged = damages(spec)
-    kept = [(0, None, None)]
+    running, damaged = _is_locked(lock_path(spec)), damages(spec)
+    kept = [(0, None, None)]  # epochs, seconds and path of what is whole
     with suppress(FileNotFoundError):  # not begun, or finished in this moment
         if state_path(spec) not in damaged:
             progress = read_progress(state_path(spec))
             kept.append((progress.epochs, progress.seconds or None, state_path(spec)))
-    with suppress(FileNotFoundError):  # an interim result that is being replaced
+    try:
         if result_path(spec) not in damaged and (result := find(spec, incomplete=True)):
             kept.append((result.epochs_reached, result.seconds, result.path))
-    return max(reversed(kept), key=lambda found: found[0])
+    except FileNotFoundError:  # an interim result that is being replaced
+        pass
+    except ValueError as error:  # a committed result
+        return Status(spec, UNREADABLE, path=COMMITTED / f"{spec.key}.json", problem=str(error))
+    epochs, seconds, path = max(reversed(kept), key=lambda found: found[0])  # the farthest; a result before a state
+    if epochs == spec.epochs and path != state_path(spec):
+        state = DONE
+    else:
+        state = RUNNING if running else INTERRUPTED if epochs else MISSING
+    if damaged and not (state == DONE and path not in damaged):
+        path, problem = next(iter(damaged.items()))
+        return Status(spec, UNREADABLE, path=path, problem=problem)
+    return Status(spec, state, epochs, seconds, path)
 
 
 def _is_locked(path: Path) -> bool:
