@@ -133,7 +133,7 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
 def _add_selection(parser: argparse.ArgumentParser, nargs: str) -> None:
     everything = "" if nargs == "+" else "; all if none is named"
     parser.add_argument(
-        "tables", nargs=nargs, metavar="TABLE", help=f"table1, table2, retrain, reconstructions{everything}"
+        "tables", nargs=nargs, metavar="TABLE", help=f"table1, table2, retrain, reconstructions, born_rotated{everything}"
     )
     _add_profile_and_seeds(parser)
 

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +38,9 @@ INDEX = Path(__file__).with_name("index.html.j2")
 
 @dataclass
 class Job:
-    """One notebook: what is executed, with which parameters, and what became of it (one line a problem).
+    """One notebook: what is executed, with which parameters, which cell runs, and every error that it shows.
 
-    ``notebook`` is None if it cannot be read; ``note`` is a remark that is no failure.
+    ``notebook`` is None if it cannot be read; ``note`` is a remark that is no failure; ``problems`` has one line each.
     """
 
     path: Path
@@ -50,13 +50,40 @@ class Job:
     note: str = ""
     result: str = NOT_RUN
     cells: str = "-"
+    where: str = ""
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    stderr: dict[str, str] = field(default_factory=dict)  # by place: a traceback may come in several messages
     page: Path | None = None
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    def cell(self, notebook: NotebookNode, index: int) -> None:
+        """Note the cell that starts; numbers count the cells of the notebook in the repository."""
+        own = ["injected-parameters" not in c.metadata.get("tags", []) for c in notebook.cells]
+        number, source = sum(own[: index + 1]), notebook.cells[index].source
+        self.cells = f"{number}/{sum(own)}"
+        first = next((line.strip() for line in source.splitlines() if line.strip()), "")
+        self.where = f"{self.name}, cell {number} (`{first[:80]}`)"
+
+    def message(self, msg: Mapping, in_widget: bool) -> None:
+        """Note what a message of the kernel says of an error."""
+        content = msg["content"]
+        if msg["msg_type"] == "error":
+            inside = ", inside a widget" if in_widget else ""
+            self.problems.append(f"{self.where}{inside}: {_line(content['ename'] + ': ' + content['evalue'])}")
+        elif msg["msg_type"] == "stream" and content["name"] == "stderr":
+            self.stderr[self.where] = self.stderr.get(self.where, "") + content["text"]
+
+    def tracebacks(self) -> Iterator[str]:
+        """Those that were printed to stderr, by a thread say."""
+        for where, text in self.stderr.items():
+            _, found, rest = text.partition("Traceback (most recent call last):\n")
+            if found:
+                last = next((line for line in rest.splitlines() if line[:1].strip()), "Traceback")
+                yield f"{where}, printed to stderr: {_line(last)}"
 
 
 def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping[str, str]) -> list[Job]:
@@ -203,12 +230,10 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
         old.unlink(missing_ok=True)
     if not sys.stdout.isatty():
         print(f"{name} ...", flush=True)
-    watch = _Watch(job.name)
     start = time.monotonic()
     try:
         if job.notebook:
-            _execute(job, executed, outputs, watch, dict(desc=name, file=sys.stdout, leave=False, disable=None))
-        job.problems += watch.all_problems()
+            _execute(job, executed, outputs, dict(desc=name, file=sys.stdout, leave=False, disable=None))
         if executed.exists():
             try:
                 write_page(executed, page, title=job.title, folder=job.path.parent)
@@ -222,15 +247,14 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
         job.result = STOPPED
         # asyncio would print the interrupted cell's exception, which nobody awaits any more
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        job.problems = [*watch.all_problems(), f"{watch.where()}: interrupted"]
+        job.problems.append(f"{job.where}: interrupted")
     job.seconds = time.monotonic() - start
-    job.cells = f"{watch.number}/{watch.total}" if watch.total else "-"
     print(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", flush=True)
     for line in filter(None, [*job.problems, job.note]):
         print(f"      {line}")
 
 
-def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: dict) -> None:
+def _execute(job: Job, executed: Path, outputs: Path, progress: dict) -> None:
     environment = {
         **os.environ,
         "GVAE_OUTPUTS": str(outputs),
@@ -239,8 +263,8 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: d
     }
     if data := data_directory():  # the kernel runs in another folder, the notebook's
         environment["GVAE_DATA"] = str(data)
-    # What the kernel process itself prints (log, stack of a crash) stays out of the terminal.
-    log = executed.with_suffix(".log")
+    job.where = f"{job.name}, before the first cell"
+    log = executed.with_suffix(".log")  # what the kernel process itself prints stays out of the terminal
     try:
         with open(log, "wb") as stderr:
             papermill.execute_notebook(
@@ -250,69 +274,29 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: d
                 engine_name="gvae",
                 kernel_name="python3",
                 progress_bar=progress,
-                watch=watch,
+                job=job,
                 start={"env": environment, "cwd": str(job.path.parent), "stderr": stderr},
             )
     except PapermillExecutionError as error:
-        if not watch.problems:
-            watch.problems.append(f"{watch.where()}: {_line(f'{error.ename}: {error.evalue}')}")
-    except DeadKernelError as error:
-        why = f"a crash, or out of memory; its last words are in {_relative(log)}"
-        watch.problems.append(f"{watch.where()}: {_line(error)} ({why})")
+        if not job.problems:
+            job.problems.append(f"{job.where}: {_line(f'{error.ename}: {error.evalue}')}")
+    except Exception as error:  # a kernel that dies or does not start, a full disk: the others still run
+        dead = isinstance(error, DeadKernelError)
+        why = "a crash, or out of memory; its last words are in" if dead else "the kernel's log:"
+        job.problems.append(f"{job.where}: {_line(error)} ({why} {_relative(log)})")
         return
-    except Exception as error:  # a kernel that does not start, a full disk: the others still run
-        watch.problems.append(f"{watch.where()}: {_line(error)} (the kernel's log: {_relative(log)})")
-        return
+    finally:
+        job.problems += job.tracebacks()
     log.unlink()
 
 
-class _Watch:
-    """Which cell of a notebook runs, and every error that it shows."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.number, self.total, self.source = 0, 0, ""
-        self.problems: list[str] = []
-        self.stderr: dict[str, str] = {}  # by place: a traceback may come in several messages
-
-    def cell(self, notebook: NotebookNode, index: int) -> None:
-        """Note the cell that starts; numbers count the cells of the notebook in the repository."""
-        own = ["injected-parameters" not in c.metadata.get("tags", []) for c in notebook.cells]
-        self.number, self.total = sum(own[: index + 1]), sum(own)
-        self.source = notebook.cells[index].source
-
-    def where(self) -> str:
-        if not self.number:
-            return f"{self.name}, before the first cell"
-        first = next((line.strip() for line in self.source.splitlines() if line.strip()), "")
-        return f"{self.name}, cell {self.number} (`{first[:80]}`)"
-
-    def message(self, msg: Mapping, in_widget: bool) -> None:
-        content = msg["content"]
-        if msg["msg_type"] == "error":
-            inside = ", inside a widget" if in_widget else ""
-            what = _line(f"{content['ename']}: {content['evalue']}")
-            self.problems.append(f"{self.where()}{inside}: {what}")
-        elif msg["msg_type"] == "stream" and content["name"] == "stderr":
-            self.stderr[self.where()] = self.stderr.get(self.where(), "") + content["text"]
-
-    def all_problems(self) -> list[str]:
-        printed = []
-        for where, text in self.stderr.items():
-            _, found, rest = text.partition("Traceback (most recent call last):\n")
-            if found:
-                last = next((line for line in rest.splitlines() if line[:1].strip()), "Traceback")
-                printed.append(f"{where}, printed to stderr: {_line(last)}")
-        return self.problems + printed
-
-
 class _Client(PapermillNotebookClient):
-    """papermill's client, run in this interpreter, that shows every message to a `_Watch`."""
+    """papermill's client, run in this interpreter, that shows every message to the `Job`."""
 
-    def __init__(self, nb_man: object, watch: _Watch, **traits: object) -> None:
+    def __init__(self, nb_man: object, job: Job, **traits: object) -> None:
         super().__init__(nb_man, **traits)
-        self.watch = watch
-        self.on_cell_start = lambda cell, cell_index: watch.cell(self.nb, cell_index)
+        self.job = job
+        self.on_cell_start = lambda cell, cell_index: job.cell(self.nb, cell_index)
 
     def create_kernel_manager(self) -> object:
         manager = super().create_kernel_manager()
@@ -322,18 +306,18 @@ class _Client(PapermillNotebookClient):
         return manager
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> object:
-        self.watch.message(msg, bool(self.output_hook_stack[msg["parent_header"].get("msg_id")]))
+        self.job.message(msg, bool(self.output_hook_stack[msg["parent_header"].get("msg_id")]))
         return super().process_message(msg, cell, cell_index)
 
 
 class _Engine(Engine):
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: object, kernel_name: str, *, watch: _Watch, start: dict, **_: object
+        cls, nb_man: object, kernel_name: str, *, job: Job, start: dict, **_: object
     ) -> object:
         log = logging.getLogger(__name__)
         log.setLevel(logging.CRITICAL)  # what nbclient logs on a dead kernel is in the summary
-        client = _Client(nb_man, watch, kernel_name=kernel_name, log=log, startup_timeout=120)
+        client = _Client(nb_man, job, kernel_name=kernel_name, log=log, startup_timeout=120)
         return client.execute(**start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from pathlib import Path
 
 from ..files import outputs_directory
@@ -14,23 +14,13 @@ from .words import trained
 KINDS = ("sgvae", "svae")  # Gaussian codes have no mean direction
 
 
-class TrainedModels(Mapping[str, SphericalVAE]):
-    """Name -> model; each is loaded from its checkpoint at its first use, and kept."""
-
-    def __init__(self, checkpoints: Mapping[str, Path]):
-        self.checkpoints = dict(checkpoints)
-        self._loaded: dict[str, SphericalVAE] = {}
+class TrainedModels(UserDict[str, SphericalVAE]):
+    """Name -> model, made of name -> checkpoint; each is loaded at its first use, and kept."""
 
     def __getitem__(self, name: str) -> SphericalVAE:
-        if name not in self._loaded:
-            self._loaded[name] = load_model(self.checkpoints[name])
-        return self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.checkpoints)
-
-    def __len__(self) -> int:
-        return len(self.checkpoints)
+        if isinstance(self.data[name], Path):
+            self.data[name] = load_model(self.data[name])
+        return self.data[name]
 
 
 def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:

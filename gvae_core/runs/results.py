@@ -56,11 +56,8 @@ class Result:
         try:
             return load_model(self.checkpoint)
         except (ValueError, FileNotFoundError) as error:
-            if self.path.parent != COMMITTED:
-                way_out = _way_out(self.path)
-            elif self.checkpoint.is_file():
-                way_out = _way_out(self.checkpoint)
-            else:
+            way_out = _way_out(self.checkpoint)
+            if self.path.parent == COMMITTED and not self.checkpoint.is_file():
                 way_out = f"the numbers are committed without it; to train it, delete {self.path} and run its spec"
             raise type(error)(f"{error}; {way_out}") from error
 
@@ -127,14 +124,13 @@ def read_result(path: Path) -> Result:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict):
-            raise ValueError(f"{type(record).__name__} instead of an object")
+            raise TypeError(f"{type(record).__name__} instead of an object")
         result = Result(spec=RunSpec.from_dict(record.pop("spec")), path=path, **record)
         if not isinstance(result.metrics, dict) or not 1 <= len(result.history) <= result.spec.epochs:
             raise ValueError(f"no metrics, or no history of 1 to {result.spec.epochs} epochs")
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a run's result, found something else ({error}); {_way_out(path)}"
-        ) from error
+        what = f"{path}: expected a run's result, found something else ({error})"
+        raise ValueError(f"{what}; {_way_out(path)}") from error
     return result
 
 

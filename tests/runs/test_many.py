@@ -223,11 +223,11 @@ def test_nothing_is_written_where_nothing_is_missing(outputs, monkeypatch):
 def tiny(monkeypatch):
     """Grids of tiny cells under the command's names."""
     names = {"table1": [TINY_CNN, THREE], "table2": [THREE], "retrain": [DIVERGING]}
-    for name, specs in names.items():
-        cells = lambda profile, source, seed, specs=specs: [dataclasses.replace(s, seed=seed) for s in specs]  # noqa: E731
-        monkeypatch.setitem(profiles.TABLES, name, cells)
-    for name in profiles.TABLES.keys() - names:
-        monkeypatch.delitem(profiles.TABLES, name)
+
+    def cells(specs):
+        return lambda profile, source, seed: [dataclasses.replace(spec, seed=seed) for spec in specs]
+
+    monkeypatch.setattr(profiles, "TABLES", {name: cells(specs) for name, specs in names.items()})
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own handlers stay
 
 
@@ -270,7 +270,7 @@ def test_ctrl_c_says_what_is_kept(outputs, tiny, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["tabel1"], "table among table1, table2, retrain, reconstructions; got 'tabel1'"),
+        (["tabel1"], "table among table1, table2, retrain, reconstructions, born_rotated; got 'tabel1'"),
         (["table1", "--seeds", "4-0"], "seeds such as 0-4 or 0,2,5, got '4-0'"),
         (["table1", "--seeds", "1,"], "got '1,'"),
         (["table1", "--seeds", "-1"], "expected"),
