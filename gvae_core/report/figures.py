@@ -81,28 +81,18 @@ def _numbers(axes: Axes, values: np.ndarray, text: Callable, dark: Callable[[flo
 # --- equivariance ---------------------------------------------------------------------------------
 
 
-def error_by_angle(errors: Mapping[str, Sequence[float]], angles: Sequence[float], title: str) -> Figure:
-    """Equivariance error over the angle (degrees), one curve per name, on a logarithmic axis."""
-    figure, axes = _chart(4, xlabel="rotation of the input (degrees)", ylabel="relative error", title=title)
-    _errors(axes, angles, errors, 2**0.5, "another image")
-    axes.set_xticks([a for a in angles if a % 45 == 0])
-    return figure
-
-
-def error_by_layer(errors: Mapping[str, Sequence[float]], layers: Sequence[str], title: str) -> Figure:
-    """Equivariance error of each layer, one group of points per name, on a logarithmic axis."""
-    figure, axes = _chart(3.6, ylabel="relative error", title=title)
-    _errors(axes, range(len(layers)), errors, 1e-5, "1e-5")
-    axes.set_xticks(range(len(layers)), layers, rotation=20)
-    return figure
-
-
-def _errors(axes: Axes, x: Sequence[float], errors: Mapping[str, Sequence[float]], level: float, says: str) -> None:
+def error_curves(errors: Mapping[str, Sequence[float]], places: Sequence, title: str, xlabel: str = "") -> Figure:
+    """Equivariance error over angles (degrees) or layers, one curve per name, on a logarithmic axis."""
+    figure, axes = _chart(4, xlabel=xlabel, ylabel="relative error", title=title)
     for marker, (name, values) in zip(itertools.cycle(MARKERS), errors.items()):
-        axes.semilogy(x, np.maximum(values, EXACT), marker=marker, ms=4, lw=1.2, label=name)
-    axes.axhline(level, color=GREY, ls=":", lw=1)
-    axes.text(x[0], 1.15 * level, says, color=GREY, fontsize=8)
+        axes.semilogy(places, np.maximum(values, EXACT), marker=marker, ms=4, lw=1.2, label=name)
+    for level, says in ((1e-5, "1e-5"), (2**0.5, "another image")):
+        axes.axhline(level, color=GREY, ls=":", lw=1)
+        axes.text(places[0], 1.15 * level, says, color=GREY, fontsize=8)
+    if not isinstance(places[0], str):
+        axes.set_xticks([angle for angle in places if angle % 45 == 0])
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
 
 
 def filters(kernels: Tensor, rows: Sequence[str], title: str) -> Figure:

@@ -150,7 +150,7 @@ def test_saved_figures_carry_profile_and_source(outputs):
 
 
 def test_exact_zeros_stay_on_the_logarithmic_axis():
-    figure = figures.error_by_layer({"net": [0.0, 1e-3]}, ["a", "b"], "t")
+    figure = figures.error_curves({"net": [0.0, 1e-3]}, ["a", "b"], "t")
     assert min(figure.axes[0].lines[0].get_ydata()) == figures.EXACT
 
 
