@@ -16,44 +16,33 @@ from ..runs.results import Result, find
 from ..runs.spec import MODEL_VERSION, TEST_DIGITS, RunSpec
 from . import papers
 
-# Networks by profile. Quick uses kernel 5 on an odd grid: the papers' kernel 4 holds a single ring of
-# filters and learns many times slower (notebooks 01 and 02).
-_GCNN_SIZES = {
-    "smoke": dict(fields=(2, 2, 4), frequency=2),
-    "quick": dict(fields=(8, 16, 16), frequency=4, layout="table1_odd", invariants=32, dropout=0.0),
-    "paper": dict(),
-}
+# Networks by profile; the paper profile has the builders' own sizes, the papers'. Quick uses kernel 5 on an odd grid: the
+# papers' kernel 4 holds a single ring of filters and learns many times slower (notebooks 01 and 02).
+_SMOKE = dict(fields=(2, 2, 4), frequency=2)
+_SMOKE_SGVAE = _SMOKE | dict(invariants=8, decoder_channels=(8, 8, 8))
+_QUICK = dict(fields=(8, 16, 16), frequency=4, dropout=0.0)
+_GCNN_SIZES = {"smoke": _SMOKE, "quick": _QUICK | dict(layout="table1_odd", invariants=32), "paper": {}}
 _SGVAE_SIZES = {
-    "smoke": dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(8, 8, 8)),
-    "quick": dict(fields=(8, 16, 16), frequency=4, layout="aligned", decoder_channels=(64, 64, 32), dropout=0.0),
-    "paper": dict(),
+    "smoke": _SMOKE_SGVAE,
+    "quick": _QUICK | dict(layout="aligned", decoder_channels=(64, 64, 32)),
+    "paper": {},
 }
 _SVAE_SIZES = {
     "smoke": dict(channels=(8, 8, 8), decoder_channels=(8, 8, 8)),
     "quick": dict(channels=(32, 32, 64), decoder_channels=(64, 64, 32), dropout=0.0),
-    "paper": dict(),
+    "paper": {},
 }
 # Beyond the papers, within their parameter counts (38k, 0.9 M): other layouts (models.LAYOUTS).
 _ODD_GCNN = dict(fields=(10, 16, 16), frequency=4, layout="table1_odd", invariants=32, dropout=0.0)
 _ISOTROPIC_GCNN = dict(fields=(8, 14, 22), frequency=4, layout="isotropic", invariants=32, dropout=0.0)
 _ISOTROPIC_SGVAE = dict(fields=(32, 64, 176), frequency=2, layout="isotropic", dropout=0.0)
-_FRAMES_SGVAE = dict(
-    fields=(16, 32, 96),
-    frequency=2,
-    layout="isotropic",
-    frames=2,  # twice the work, hence fewer fields; the parameters went to the decoder
-    invariants=128,
-    decoder_channels=(224, 128, 64),
-    dropout=0.0,
-)
+# Two frames are twice the work, hence fewer fields; the parameters went to the decoder.
+_FRAMES_SGVAE = dict(fields=(16, 32, 96), frequency=2, layout="isotropic", frames=2, invariants=128, dropout=0.0)
+_FRAMES_SGVAE |= dict(decoder_channels=(224, 128, 64))
 # All else as in the report, and 38,838 parameters: with frequency 5 the first kernel hardly shows in their number.
 _WIDE_FIRST_GCNN = dict(layout="table1_wide")
 # Of the models trained on digits that were never upright.
-_POSE_SGVAE = {
-    "smoke": dict(fields=(2, 2, 4), frequency=2, layout="isotropic", invariants=8, decoder_channels=(8, 8, 8)),
-    "quick": dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96, dropout=0.0),
-    "paper": dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96, dropout=0.0),
-}
+_POSE_SGVAE = dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96, dropout=0.0)
 # Training digits, test digits, batch. quick must stay quick where the full MNIST is at hand; small batches make up for
 # few digits.
 _DIGITS = {"smoke": (200, 100, 50), "quick": (4000, 500, 50), "paper": (None, None, 100)}
@@ -174,11 +163,9 @@ def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]
         beta=0.1,
         model_version=MODEL_VERSION,
     )
-    networks = {
-        "pose": ("sgvae", _POSE_SGVAE[profile] | {"pose": True}),
-        "sgvae": ("sgvae", _POSE_SGVAE[profile]),
-        "svae": ("svae", _SVAE_SIZES["smoke" if profile == "smoke" else "quick"]),
-    }
+    sizes = _SMOKE_SGVAE | {"layout": "isotropic"} if profile == "smoke" else _POSE_SGVAE
+    plain = _SVAE_SIZES["smoke" if profile == "smoke" else "quick"]
+    networks = {"pose": ("sgvae", sizes | {"pose": True}), "sgvae": ("sgvae", sizes), "svae": ("svae", plain)}
     return {
         name: autoencoder(model, profile, source, seed, sizes=sizes, **common)
         for name, (model, sizes) in networks.items()
