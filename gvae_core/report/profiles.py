@@ -123,18 +123,16 @@ def table2(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 
 def best_models(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """The models of Figure 1: beta = 0.1; the S-GVAE with d = 6, the S-VAE with d = 10; twice Table 2's epochs."""
-    return {
-        model: autoencoder(model, profile, source, seed, latent_dim=dim, beta=0.1, epochs=_epochs(profile)[1])
-        for model, dim in (("sgvae", 6), ("svae", 10))
-    }
+    common = dict(beta=0.1, epochs=_epochs(profile)[1])
+    dims = {"sgvae": 6, "svae": 10}
+    return {model: autoencoder(model, profile, source, seed, latent_dim=dims[model], **common) for model in dims}
 
 
 def sphere_and_plane(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """An S-GVAE on the sphere in 3-space and a Gaussian VAE on the plane, with the same encoder."""
-    return {
-        model: autoencoder(model, profile, source, seed, latent_dim=dim, beta=1.0, epochs=_epochs(profile)[2])
-        for model, dim in (("sgvae", 3), ("gaussian", 2))
-    }
+    common = dict(beta=1.0, epochs=_epochs(profile)[2])
+    dims = {"sgvae": 3, "gaussian": 2}
+    return {model: autoencoder(model, profile, source, seed, latent_dim=dims[model], **common) for model in dims}
 
 
 def short_schedule(source: str, seed: int = 0) -> list[RunSpec]:

@@ -47,8 +47,7 @@ def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
     ordered = [r for r in first if r] + [r for r in found.values() if r not in first]
     named: dict[str, Path] = {}
     for result in ordered:
-        name = (
-            f"{result.spec.title.replace(', ', ' · ', 1)} · {trained(result)}"  # a title and details for the explorer
-        )
+        model, details = result.spec.title.split(", ", 1)
+        name = f"{model} · {details} · {trained(result)}"  # the explorer's title and details
         named[f"{name} ({result.spec.key[-4:]})" if name in named else name] = result.checkpoint
     return TrainedModels(named)

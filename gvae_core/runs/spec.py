@@ -70,7 +70,8 @@ class RunSpec:
     def __post_init__(self):
         _expect("model", self.model, sorted(KINDS))
         _expect("source", self.source, ["mnist", "mnist5k"])
-        _expect("protocol", self.protocol, ["upright", "rotated", "born_rotated"])
+        protocols = ["upright", "rotated", *(["born_rotated"] if self.model in AUTOENCODERS else [])]
+        _expect(f"protocol of {self.model}", self.protocol, protocols)
         _expect("model_version", self.model_version, READABLE_VERSIONS)
         born_rotated = self.protocol == "born_rotated"
         _require(born_rotated or not self.sizes.get("pose"), "protocol 'born_rotated' with pose", self.protocol)
