@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 from gvae_core.files import PROFILES, ROOT, in_checkout, outputs_directory, user_path
@@ -13,6 +15,8 @@ from gvae_core.files import PROFILES, ROOT, in_checkout, outputs_directory, user
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `gvae` command and return its exit status; wrong arguments exit with 2."""
     args = build_parser().parse_args(argv)
+    with suppress(AttributeError):  # not every stream can
+        sys.stdout.reconfigure(errors="replace")  # titles have a β, which not every terminal has
     try:
         return args.command(args)
     except KeyboardInterrupt:
@@ -24,34 +28,70 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gvae", description="Group-equivariant VAE: an interactive research report.")
     parser.add_argument("--version", action="version", version=f"gvae {version('gvae-core')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    _add_report(commands)
-    _add_run(commands)
-    _add_list(commands)
-    _add_publish(commands)
-    return parser
 
+    def add(command: Callable, name: str, help: str, description: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=help, description=description)
+        parser.set_defaults(command=command, error=parser.error)
+        return parser
 
-def _add_report(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "report",
-        help="execute the notebooks headless and write their pages",
-        description="Execute the notebooks headless and write OUTPUTS/executed/PROFILE/index.html.",
-    )
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
-    parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help="such as 02_table1")
-    parser.add_argument(
+    report = add(
+        _report, "report", "execute the notebooks headless and write their pages",
+        "Execute the notebooks headless and write OUTPUTS/executed/PROFILE/index.html.",
+    )  # fmt: skip
+    report.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
+    report.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help="such as 02_table1")
+    report.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", type=_pair,
         help="a notebook parameter, such as seed=1; may be repeated",
     )  # fmt: skip
-    parser.add_argument(
+    report.add_argument(
         "--notebooks", type=user_path, default=ROOT / "notebooks", metavar="DIR", help="default: notebooks"
     )
-    parser.add_argument(
+    report.add_argument(
         "--outputs", type=user_path, default=outputs_directory(),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
     )  # fmt: skip
-    parser.add_argument("--fresh", action="store_true", help="execute also notebooks that have not changed since")
-    parser.set_defaults(command=_report, error=parser.error)
+    report.add_argument("--fresh", action="store_true", help="execute also notebooks that have not changed since")
+
+    run = add(
+        _run, "run", "compute the runs of a table",
+        "Compute the runs of tables, each into OUTPUTS/runs. What exists is not computed again, and what was interrupted, "
+        "by Ctrl-C, a kill or a crash, always goes on from its last epoch. Give the same command several times at once, "
+        "on machines that share OUTPUTS, and they share the runs.",
+    )  # fmt: skip
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default): a GPU if there is one")
+    run.add_argument(
+        "--stop-after", type=_count, metavar="K",
+        help="stop each training after epoch K, measure the model as it is; run again to go on",
+    )  # fmt: skip
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=_count, default=1, metavar="N",
+        help="compute N runs at a time, on as many processes of this machine",
+    )  # fmt: skip
+    where.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler")
+
+    listing = add(
+        _list, "list", "what is done, running, interrupted or missing of the tables",
+        "Say of each run what is there: done, running, interrupted or missing.",
+    )  # fmt: skip
+    publishing = add(
+        _publish, "publish", "copy results into the folder that is committed",
+        "Copy a profile's results, tables and figures into outputs/PROFILE of the checkout, and write outputs/README.md.",
+    )  # fmt: skip
+    tables = "table1, table2, retrain, reconstructions, born_rotated"
+    run.add_argument("tables", nargs="+", metavar="TABLE", help=tables)
+    listing.add_argument("tables", nargs="*", metavar="TABLE", help=f"{tables}; all if none is named")
+    for parser_of_runs in (run, listing, publishing):
+        parser_of_runs.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
+        parser_of_runs.add_argument(
+            "--seeds", type=_seeds, default=[0], metavar="SEEDS", help="such as 0-4 or 0,2,5; default: 0"
+        )
+        parser_of_runs.add_argument(
+            "--source", choices=("auto", "mnist", "mnist5k"), default="auto",
+            help="of the digits; auto (default): the full MNIST where it needs no download",
+        )  # fmt: skip
+    return parser
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -86,68 +126,6 @@ def _expect_checkout(args: argparse.Namespace, what: str) -> None:
 
 def _end_like_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def _add_run(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "run",
-        help="compute the runs of a table",
-        description="Compute the runs of tables, each into OUTPUTS/runs. What exists is not computed again, and "
-        "what was interrupted, by Ctrl-C, a kill or a crash, always goes on from its last epoch. Give the same command "
-        "several times at once, on machines that share OUTPUTS, and they share the runs.",
-    )
-    _add_selection(parser, nargs="+")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default): a GPU if there is one")
-    parser.add_argument(
-        "--stop-after", type=_count, metavar="K",
-        help="stop each training after epoch K, measure the model as it is; run again to go on",
-    )  # fmt: skip
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers", type=_count, metavar="N", help="compute N runs at a time, on as many processes of this machine"
-    )
-    where.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler")
-    parser.set_defaults(command=_run, error=parser.error)
-
-
-def _add_list(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "list",
-        help="what is done, running, interrupted or missing of the tables",
-        description="Say of each run what is there: done, running, interrupted or missing.",
-    )
-    _add_selection(parser, nargs="*")
-    parser.set_defaults(command=_list, error=parser.error)
-
-
-def _add_publish(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "publish",
-        help="copy results into the folder that is committed",
-        description="Copy a profile's results, tables and the README's figures into outputs/PROFILE of the checkout.",
-    )
-    _add_profile_and_seeds(parser)
-    parser.set_defaults(command=_publish, error=parser.error)
-
-
-def _add_selection(parser: argparse.ArgumentParser, nargs: str) -> None:
-    everything = "" if nargs == "+" else "; all if none is named"
-    parser.add_argument(
-        "tables",
-        nargs=nargs,
-        metavar="TABLE",
-        help=f"table1, table2, retrain, reconstructions, born_rotated{everything}",
-    )
-    _add_profile_and_seeds(parser)
-
-
-def _add_profile_and_seeds(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help="default: quick")
-    parser.add_argument("--seeds", type=_seeds, default=[0], metavar="SEEDS", help="such as 0-4 or 0,2,5; default: 0")
-    parser.add_argument(
-        "--source", choices=("auto", "mnist", "mnist5k"), default="auto",
-        help="of the digits; auto (default): the full MNIST where it needs no download",
-    )  # fmt: skip
 
 
 def _count(text: str) -> int:

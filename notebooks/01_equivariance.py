@@ -99,7 +99,7 @@ encoders = {
 }
 layers = ["input", "mask", "block 1", "block 2", "block 3", "1×1", "output"]
 by_layer = {name: metrics.layer_errors(encoder, images, 90) for name, encoder in encoders.items()}
-figure = figures.error_by_layer(by_layer, layers, "A turn by 90°, untrained encoders in float32")
+figure = figures.error_curves(by_layer, layers, "A turn by 90°, untrained encoders in float32")
 figures.save(figure, "error_by_layer_90", **stamp);
 
 # %%
@@ -118,7 +118,7 @@ by_angle = {
     name: [metrics.equivariance_error(encoder, images, angle) for angle in angles]
     for name, encoder in (encoders | {"plain CNN": plain}).items()
 }
-figure = figures.error_by_angle(by_angle, angles, "Invariance error of the output, untrained")
+figure = figures.error_curves(by_angle, angles, "Invariance error of the output, untrained", xlabel="input turned by (degrees)")
 figures.save(figure, "error_by_angle_untrained", **stamp);
 
 # %% [markdown]
@@ -140,7 +140,7 @@ by_angle_trained = {
     name: [metrics.equivariance_error(network, images, angle) for angle in angles]
     for name, network in networks.items()
 }
-figure = figures.error_by_angle(by_angle_trained, angles, "Invariance error of the logits")
+figure = figures.error_curves(by_angle_trained, angles, "Invariance error of the logits", xlabel="input turned by (degrees)")
 figures.save(figure, "error_by_angle_trained", **stamp);
 
 # %%

@@ -14,10 +14,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import jupytext
 import nbformat
@@ -33,20 +32,15 @@ from ..files import data_directory, write_text
 from . import receipts
 from .pages import write_page
 
-try:
-    import resource  # not on Windows
-except ImportError:
-    resource = None
-
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
 INDEX = Path(__file__).with_name("index.html.j2")
 
 
 @dataclass
 class Job:
-    """One notebook: what is executed, with which parameters, and what became of it (one line a problem).
+    """One notebook: what is executed, with which parameters, which cell runs, and every error that it shows.
 
-    ``notebook`` is None if it cannot be read; ``note`` is a remark that is no failure.
+    ``notebook`` is None if it cannot be read; ``note`` is a remark that is no failure; ``problems`` has one line each.
     """
 
     path: Path
@@ -56,13 +50,40 @@ class Job:
     note: str = ""
     result: str = NOT_RUN
     cells: str = "-"
+    where: str = ""
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    stderr: dict[str, str] = field(default_factory=dict)  # by place: a traceback may come in several messages
     page: Path | None = None
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    def cell(self, notebook: NotebookNode, index: int) -> None:
+        """Note the cell that starts; numbers count the cells of the notebook in the repository."""
+        own = ["injected-parameters" not in c.metadata.get("tags", []) for c in notebook.cells]
+        number, source = sum(own[: index + 1]), notebook.cells[index].source
+        self.cells = f"{number}/{sum(own)}"
+        first = next((line.strip() for line in source.splitlines() if line.strip()), "")
+        self.where = f"{self.name}, cell {number} (`{first[:80]}`)"
+
+    def message(self, msg: Mapping, in_widget: bool) -> None:
+        """Note what a message of the kernel says of an error."""
+        content = msg["content"]
+        if msg["msg_type"] == "error":
+            inside = ", inside a widget" if in_widget else ""
+            self.problems.append(f"{self.where}{inside}: {_line(content['ename'] + ': ' + content['evalue'])}")
+        elif msg["msg_type"] == "stream" and content["name"] == "stderr":
+            self.stderr[self.where] = self.stderr.get(self.where, "") + content["text"]
+
+    def tracebacks(self) -> Iterator[str]:
+        """Those that were printed to stderr, by a thread say."""
+        for where, text in self.stderr.items():
+            _, found, rest = text.partition("Traceback (most recent call last):\n")
+            if found:
+                last = next((line for line in rest.splitlines() if line[:1].strip()), "Traceback")
+                yield f"{where}, printed to stderr: {_line(last)}"
 
 
 def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping[str, str]) -> list[Job]:
@@ -77,21 +98,17 @@ def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping
 
     Raises
     ------
-    ValueError
-        No notebooks, an unknown name, a parameter that no selected notebook knows, a value that
-        does not fit the type of the notebook's default.
+    ValueError : no notebooks, an unknown name, a parameter that no selected notebook knows, a value that does not fit
+        the type of the notebook's default
     """
     paths = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
     if not paths:
-        raise ValueError(
-            f"expected notebooks (*.ipynb) in {notebooks}, found none: they come with the source checkout, not with the"
-            " installed package"
-        )
+        what = f"expected notebooks (*.ipynb) in {notebooks}, found none"
+        raise ValueError(f"{what}: they come with the source checkout, not with the installed package")
     selected = {_notebook(name, paths) for name in only} or set(paths)
     given = {"profile": profile, **parameters}
-    jobs, known = [], set()
-    for job in (Job(paths[name], name) for name in sorted(selected)):
-        jobs.append(job)
+    jobs, known = [Job(paths[name], name) for name in sorted(selected)], set()
+    for job in jobs:
         try:
             job.notebook, job.note = _read(job.path)
             defaults = papermill.inspect_notebook(job.notebook)
@@ -110,7 +127,7 @@ def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping
     return jobs
 
 
-def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | None = None, fresh: bool = False) -> int:
+def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = False) -> int:
     """Execute the notebooks and write `outputs`/executed/`profile`/{*.ipynb, *.html, index.html}.
 
     Parameters
@@ -118,24 +135,23 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, stream: TextIO | No
     jobs : the notebooks, from `plan`
     outputs : folder of everything the run produces; the kernels see it as `GVAE_OUTPUTS`
     profile : names the folder
-    stream : where progress and summary go; standard output if None
     fresh : execute also what has not changed since it was executed without an error
 
     Returns
     -------
     0 if every notebook ran without an error, 1 if one failed, 130 after Ctrl-C.
     """
-    stream, outputs = stream or sys.stdout, outputs.expanduser().resolve()
+    outputs = outputs.expanduser().resolve()
     folder = outputs / "executed" / profile
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{len(jobs)} notebooks, profile {profile}, into {_relative(folder)}", file=stream)
+    print(f"{len(jobs)} notebooks, profile {profile}, into {_relative(folder)}")
     start = time.monotonic()
     for number, job in enumerate(jobs, 1):
-        _run(job, f"[{number}/{len(jobs)}] {job.name}", folder, outputs, stream, fresh)
+        _run(job, f"[{number}/{len(jobs)}] {job.name}", folder, outputs, fresh)
         if job.result == STOPPED:
             break
     index = _write_index(folder, jobs, profile, outputs)
-    _summarise(jobs, index, time.monotonic() - start, stream)
+    _summarise(jobs, index, time.monotonic() - start)
     results = {job.result for job in jobs}
     return 130 if STOPPED in results else 1 if FAILED in results else 0
 
@@ -203,25 +219,27 @@ def _relative(path: Path) -> str:
 # --- executing one notebook -------------------------------------------------------------
 
 
-def _run(job: Job, name: str, folder: Path, outputs: Path, stream: TextIO, fresh: bool) -> None:
+def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
     executed, page, receipt = (folder / f"{job.name}{end}" for end in (".ipynb", ".html", ".receipt.json"))
     digest = receipts.digest(job.notebook, job.parameters, outputs) if job.notebook else ""
     if not fresh and executed.exists() and page.exists() and receipts.is_current(receipt, digest, outputs):
         job.result, job.cells, job.page = OK, "cached", page
-        print(f"{name}: ok, unchanged since it was executed (--fresh executes it again)", file=stream, flush=True)
+        print(f"{name}: ok, unchanged since it was executed (--fresh executes it again)", flush=True)
         return
     for old in (receipt, executed, page):  # no page is better than one of another run
         old.unlink(missing_ok=True)
-    if not stream.isatty():
-        print(f"{name} ...", file=stream, flush=True)
-    watch = _Watch(job.name)
+    if not sys.stdout.isatty():
+        print(f"{name} ...", flush=True)
     start = time.monotonic()
     try:
         if job.notebook:
-            _execute(job, executed, outputs, watch, dict(desc=name, file=stream, leave=False, disable=None))
-        job.problems += watch.all_problems()
+            _execute(job, executed, outputs, dict(desc=name, file=sys.stdout, leave=False, disable=None))
         if executed.exists():
-            _write_page(job, executed, page)
+            try:
+                write_page(executed, page, title=job.title, folder=job.path.parent)
+                job.page = page
+            except Exception as error:  # the notebook's problem, and the others still run
+                job.problems.append(f"{job.name}: no page: {_line(error)}")
         job.result = FAILED if job.problems else OK
         if job.result == OK:
             write_text(receipt, receipts.text(digest, outputs))
@@ -229,15 +247,14 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, stream: TextIO, fresh
         job.result = STOPPED
         # asyncio would print the interrupted cell's exception, which nobody awaits any more
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        job.problems = [*watch.all_problems(), f"{watch.where()}: interrupted"]
+        job.problems.append(f"{job.where}: interrupted")
     job.seconds = time.monotonic() - start
-    job.cells = f"{watch.number}/{watch.total}" if watch.total else "-"
-    print(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", file=stream, flush=True)
+    print(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", flush=True)
     for line in filter(None, [*job.problems, job.note]):
-        print(f"      {line}", file=stream)
+        print(f"      {line}")
 
 
-def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: dict) -> None:
+def _execute(job: Job, executed: Path, outputs: Path, progress: dict) -> None:
     environment = {
         **os.environ,
         "GVAE_OUTPUTS": str(outputs),
@@ -246,8 +263,8 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: d
     }
     if data := data_directory():  # the kernel runs in another folder, the notebook's
         environment["GVAE_DATA"] = str(data)
-    # What the kernel process itself prints (log, stack of a crash) stays out of the terminal.
-    log = executed.with_suffix(".log")
+    job.where = f"{job.name}, before the first cell"
+    log = executed.with_suffix(".log")  # what the kernel process itself prints stays out of the terminal
     try:
         with open(log, "wb") as stderr:
             papermill.execute_notebook(
@@ -257,69 +274,29 @@ def _execute(job: Job, executed: Path, outputs: Path, watch: _Watch, progress: d
                 engine_name="gvae",
                 kernel_name="python3",
                 progress_bar=progress,
-                watch=watch,
+                job=job,
                 start={"env": environment, "cwd": str(job.path.parent), "stderr": stderr},
             )
     except PapermillExecutionError as error:
-        if not watch.problems:
-            watch.problems.append(f"{watch.where()}: {_line(f'{error.ename}: {error.evalue}')}")
-    except DeadKernelError as error:
-        why = f"a crash, or out of memory; its last words are in {_relative(log)}"
-        watch.problems.append(f"{watch.where()}: {_line(error)} ({why})")
+        if not job.problems:
+            job.problems.append(f"{job.where}: {_line(f'{error.ename}: {error.evalue}')}")
+    except Exception as error:  # a kernel that dies or does not start, a full disk: the others still run
+        dead = isinstance(error, DeadKernelError)
+        why = "a crash, or out of memory; its last words are in" if dead else "the kernel's log:"
+        job.problems.append(f"{job.where}: {_line(error)} ({why} {_relative(log)})")
         return
-    except Exception as error:  # a kernel that does not start, a full disk: the others still run
-        watch.problems.append(f"{watch.where()}: {_line(error)} (the kernel's log: {_relative(log)})")
-        return
+    finally:
+        job.problems += job.tracebacks()
     log.unlink()
 
 
-class _Watch:
-    """Which cell of a notebook runs, and every error that it shows."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.number, self.total, self.source = 0, 0, ""
-        self.problems: list[str] = []
-        self.stderr: dict[str, str] = {}  # by place: a traceback may come in several messages
-
-    def cell(self, notebook: NotebookNode, index: int) -> None:
-        """Note the cell that starts; numbers count the cells of the notebook in the repository."""
-        own = ["injected-parameters" not in c.metadata.get("tags", []) for c in notebook.cells]
-        self.number, self.total = sum(own[: index + 1]), sum(own)
-        self.source = notebook.cells[index].source
-
-    def where(self) -> str:
-        if not self.number:
-            return f"{self.name}, before the first cell"
-        first = next((line.strip() for line in self.source.splitlines() if line.strip()), "")
-        return f"{self.name}, cell {self.number} (`{first[:80]}`)"
-
-    def message(self, msg: Mapping, in_widget: bool) -> None:
-        content = msg["content"]
-        if msg["msg_type"] == "error":
-            inside = ", inside a widget" if in_widget else ""
-            what = _line(f"{content['ename']}: {content['evalue']}")
-            self.problems.append(f"{self.where()}{inside}: {what}")
-        elif msg["msg_type"] == "stream" and content["name"] == "stderr":
-            self.stderr[self.where()] = self.stderr.get(self.where(), "") + content["text"]
-
-    def all_problems(self) -> list[str]:
-        printed = []
-        for where, text in self.stderr.items():
-            _, found, rest = text.partition("Traceback (most recent call last):\n")
-            if found:
-                last = next((line for line in rest.splitlines() if line[:1].strip()), "Traceback")
-                printed.append(f"{where}, printed to stderr: {_line(last)}")
-        return self.problems + printed
-
-
 class _Client(PapermillNotebookClient):
-    """papermill's client, run in this interpreter, that shows every message to a `_Watch`."""
+    """papermill's client, run in this interpreter, that shows every message to the `Job`."""
 
-    def __init__(self, nb_man: object, watch: _Watch, **traits: object) -> None:
+    def __init__(self, nb_man: object, job: Job, **traits: object) -> None:
         super().__init__(nb_man, **traits)
-        self.watch = watch
-        self.on_cell_start = lambda cell, cell_index: watch.cell(self.nb, cell_index)
+        self.job = job
+        self.on_cell_start = lambda cell, cell_index: job.cell(self.nb, cell_index)
 
     def create_kernel_manager(self) -> object:
         manager = super().create_kernel_manager()
@@ -329,18 +306,18 @@ class _Client(PapermillNotebookClient):
         return manager
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> object:
-        self.watch.message(msg, bool(self.output_hook_stack[msg["parent_header"].get("msg_id")]))
+        self.job.message(msg, bool(self.output_hook_stack[msg["parent_header"].get("msg_id")]))
         return super().process_message(msg, cell, cell_index)
 
 
 class _Engine(Engine):
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: object, kernel_name: str, *, watch: _Watch, start: dict, **_: object
+        cls, nb_man: object, kernel_name: str, *, job: Job, start: dict, **_: object
     ) -> object:
         log = logging.getLogger(__name__)
         log.setLevel(logging.CRITICAL)  # what nbclient logs on a dead kernel is in the summary
-        client = _Client(nb_man, watch, kernel_name=kernel_name, log=log, startup_timeout=120)
+        client = _Client(nb_man, job, kernel_name=kernel_name, log=log, startup_timeout=120)
         return client.execute(**start)
 
 
@@ -348,16 +325,6 @@ papermill_engines.register("gvae", _Engine)
 
 
 # --- pages and summary ------------------------------------------------------------------
-
-
-def _write_page(job: Job, executed: Path, page: Path) -> None:
-    """The executed notebook's page; a failure is the notebook's problem."""
-    try:
-        write_page(executed, page, title=job.title, folder=job.path.parent)
-    except Exception as error:
-        job.problems.append(f"{job.name}: no page: {_line(error)}")
-    else:
-        job.page = page
 
 
 def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> Path:
@@ -369,31 +336,25 @@ def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path)
         if job.result == NOT_RUN and page.exists():
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(page.stat().st_mtime))
             rows[name] = dataclasses.replace(job, page=page, result=f"earlier, {when}")
-    figures = Path(os.path.relpath(outputs / "figures" / profile, folder)).as_posix()
+    figures = outputs / "figures" / profile
     text = Environment(autoescape=True, trim_blocks=True).from_string(INDEX.read_text(encoding="utf-8"))
     shown = dict(
         profile=profile,
         jobs=rows.values(),
-        figures=figures,
-        pictures=sorted(path.name for path in (outputs / "figures" / profile).glob("*.png")),
-        explorer=(outputs / "figures" / profile / "explorer.html").is_file(),
+        figures=Path(os.path.relpath(figures, folder)).as_posix(),
+        pictures=sorted(path.name for path in figures.glob("*.png")),
+        explorer=(figures / "explorer.html").is_file(),
     )
     write_text(folder / "index.html", text.render(shown))
     return folder / "index.html"
 
 
-def _summarise(jobs: Sequence[Job], index: Path, seconds: float, stream: TextIO) -> None:
+def _summarise(jobs: Sequence[Job], index: Path, seconds: float) -> None:
     width = max(len(job.name) for job in jobs)
-    print(f"\n{'notebook':{width}}  result    cells  seconds  where", file=stream)
+    print(f"\n{'notebook':{width}}  result    cells  seconds  where")
     for job in jobs:
         where = _relative(job.page) if job.page else "-"
-        print(f"{job.name:{width}}  {job.result:8}{job.cells:>7}{job.seconds:9.1f}  {where}", file=stream)
-    memory = ""
-    if resource:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-        memory = f", largest kernel {peak / 2**30:.2f} GiB"
-    print(f"{seconds:.1f} s in all{memory}; {_relative(index)}", file=stream)
+        print(f"{job.name:{width}}  {job.result:8}{job.cells:>7}{job.seconds:9.1f}  {where}")
+    print(f"{seconds:.1f} s in all; {_relative(index)}")
     for job in jobs:
-        for problem in job.problems:
-            print(f"{job.result} {problem}", file=stream)
+        print(*(f"{job.result} {problem}\n" for problem in job.problems), sep="", end="")

@@ -44,16 +44,17 @@ class _Renderer(IPythonRenderer):
     """nbconvert's, but formulas become MathML; one that cannot be read stays TeX."""
 
     def inline_math(self, body: str) -> str:
-        try:
-            return convert(body)
-        except Exception:  # latex2mathml's errors share no base class
-            return super().inline_math(body)
+        return _mathml(body, "inline") or super().inline_math(body)
 
     def block_math(self, body: str) -> str:
-        try:
-            return convert(body, display="block")
-        except Exception:
-            return super().block_math(body)
+        return _mathml(body, "block") or super().block_math(body)
+
+
+def _mathml(formula: str, display: str) -> str:
+    try:
+        return convert(formula, display=display)
+    except Exception:  # latex2mathml's errors share no base class
+        return ""
 
 
 @pass_context

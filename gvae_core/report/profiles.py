@@ -10,51 +10,43 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from ..files import PROFILES
-from ..images import load_mnist
+from ..images import TRAINING_DIGITS, load_mnist
 from ..runs.kinds import AUTOENCODERS
 from ..runs.results import Result, find
-from ..runs.spec import RunSpec
+from ..runs.spec import MODEL_VERSION, TEST_DIGITS, RunSpec
 from . import papers
 
-# Networks by profile. Quick uses kernel 5 on an odd grid: the papers' kernel 4 holds a single ring of
-# filters and learns many times slower (notebooks 01 and 02).
-_GCNN_SIZES = {
-    "smoke": dict(fields=(2, 2, 4), frequency=2),
-    "quick": dict(fields=(8, 16, 16), frequency=4, layout="table1_odd", invariants=32, dropout=0.0),
-    "paper": dict(),
-}
+# Networks by profile; the paper profile has the builders' own sizes, the papers'. Quick uses kernel 5 on an odd grid: the
+# papers' kernel 4 holds a single ring of filters and learns many times slower (notebooks 01 and 02).
+_SMOKE = dict(fields=(2, 2, 4), frequency=2)
+_SMOKE_SGVAE = _SMOKE | dict(invariants=8, decoder_channels=(8, 8, 8))
+_QUICK = dict(fields=(8, 16, 16), frequency=4, dropout=0.0)
+_GCNN_SIZES = {"smoke": _SMOKE, "quick": _QUICK | dict(layout="table1_odd", invariants=32), "paper": {}}
 _SGVAE_SIZES = {
-    "smoke": dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(8, 8, 8)),
-    "quick": dict(fields=(8, 16, 16), frequency=4, layout="aligned", decoder_channels=(64, 64, 32), dropout=0.0),
-    "paper": dict(),
+    "smoke": _SMOKE_SGVAE,
+    "quick": _QUICK | dict(layout="aligned", decoder_channels=(64, 64, 32)),
+    "paper": {},
 }
 _SVAE_SIZES = {
     "smoke": dict(channels=(8, 8, 8), decoder_channels=(8, 8, 8)),
     "quick": dict(channels=(32, 32, 64), decoder_channels=(64, 64, 32), dropout=0.0),
-    "paper": dict(),
+    "paper": {},
 }
 # Beyond the papers, within their parameter counts (38k, 0.9 M): other layouts (models.LAYOUTS).
 _ODD_GCNN = dict(fields=(10, 16, 16), frequency=4, layout="table1_odd", invariants=32, dropout=0.0)
 _ISOTROPIC_GCNN = dict(fields=(8, 14, 22), frequency=4, layout="isotropic", invariants=32, dropout=0.0)
 _ISOTROPIC_SGVAE = dict(fields=(32, 64, 176), frequency=2, layout="isotropic", dropout=0.0)
-_FRAMES_SGVAE = dict(
-    fields=(16, 32, 96),
-    frequency=2,
-    layout="isotropic",
-    frames=2,  # twice the work, hence fewer fields; the parameters went to the decoder
-    invariants=128,
-    decoder_channels=(224, 128, 64),
-    dropout=0.0,
-)
+# Two frames are twice the work, hence fewer fields; the parameters went to the decoder.
+_FRAMES_SGVAE = dict(fields=(16, 32, 96), frequency=2, layout="isotropic", frames=2, invariants=128, dropout=0.0)
+_FRAMES_SGVAE |= dict(decoder_channels=(224, 128, 64))
 # All else as in the report, and 38,838 parameters: with frequency 5 the first kernel hardly shows in their number.
 _WIDE_FIRST_GCNN = dict(layout="table1_wide")
 # Of the models trained on digits that were never upright.
-_POSE_SGVAE = {
-    "smoke": dict(fields=(2, 2, 4), frequency=2, layout="isotropic", invariants=8, decoder_channels=(8, 8, 8)),
-    "quick": dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96),
-    "paper": dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96),
-}
-# Training and test digits, batch, epochs. 12,000 training digits are those of rotated MNIST's protocol.
+_POSE_SGVAE = dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96)
+# Training digits, test digits, batch. quick must stay quick where the full MNIST is at hand; small batches make up for
+# few digits.
+_DIGITS = {"smoke": (200, 100, 50), "quick": (4000, 500, 50), "paper": (None, None, 100)}
+# The same and the epochs of those that were never upright; 12,000 training digits are those of rotated MNIST's protocol.
 _BORN_ROTATED = {"smoke": (200, 100, 50, 1), "quick": (4000, 500, 50, 8), "paper": (12_000, 5_000, 100, 12)}
 # The committed results are of this version; a change to `spec.MODEL_VERSION` asks for all of them anew.
 _MODEL_VERSION = 1
@@ -70,6 +62,21 @@ def resolve_source(source: str) -> str:
     return load_mnist(source).source if source == "auto" else source
 
 
+def _epochs(profile: str) -> tuple[int, int, int, int]:
+    if profile not in PROFILES:
+        raise ValueError(f"expected a profile among {', '.join(PROFILES)}; got {profile!r}")
+    return _EPOCHS[profile]
+
+
+def _spec(model: str, profile: str, source: str, seed: int, *, epochs: int, paper_decay: float | None, **fields):
+    """A run on the profile's digits, with the papers' decay per epoch or one that ends at a small learning rate."""
+    train, test, batch = _DIGITS[profile]
+    data = dict(source=resolve_source(source), train_images=train, test_images=test, batch_size=batch)
+    decay = paper_decay if profile == "paper" and paper_decay else 0.03 ** (1 / epochs)
+    common = dict(seed=seed, epochs=epochs, decay=decay, model_version=_MODEL_VERSION)
+    return RunSpec(model=model, **data | common | fields)
+
+
 def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
     """CNN and G-CNN of Table 1 (report), trained on upright digits.
 
@@ -77,26 +84,18 @@ def table1(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
     the second softmax costs. In the paper profile then the report's G-CNN with a wide first kernel, and last
     the G-CNN with odd kernels and with the isotropic layout.
     """
-    epochs = _epochs(profile)[0]
-    common = dict(
-        epochs=epochs,
-        learning_rate=0.001 if profile == "paper" else 0.01,  # a short training with the report's loss needs the pace
-        decay=_decay(profile, epochs, paper=0.95),
-        seed=seed,
-        **_data(profile, source),
-    )
+    which = (profile, source, seed)
+    rate = 0.001 if profile == "paper" else 0.01  # a short training with the report's loss needs the pace
+    theirs = dict(epochs=_epochs(profile)[0], paper_decay=0.95, learning_rate=rate)
     specs = [
-        RunSpec(model=model, sizes=sizes, paper_loss=paper_loss, **common)
+        _spec(model, *which, sizes=sizes, paper_loss=paper_loss, **theirs)
         for paper_loss in (True, False)
         for model, sizes in (("cnn", {}), ("gcnn", _GCNN_SIZES[profile]))
     ]
     if profile == "paper":
-        specs.append(RunSpec(model="gcnn", sizes=_WIDE_FIRST_GCNN, paper_loss=True, **common))
-        epochs = _SHORT_EPOCHS
-        common |= dict(epochs=epochs, learning_rate=0.01, decay=_short_decay(epochs))
-        specs += [
-            RunSpec(model="gcnn", sizes=sizes, paper_loss=False, **common) for sizes in (_ODD_GCNN, _ISOTROPIC_GCNN)
-        ]
+        short = dict(epochs=_SHORT_EPOCHS, paper_decay=None, learning_rate=0.01, paper_loss=False)
+        specs.append(_spec("gcnn", *which, sizes=_WIDE_FIRST_GCNN, paper_loss=True, **theirs))
+        specs += [_spec("gcnn", *which, sizes=sizes, **short) for sizes in (_ODD_GCNN, _ISOTROPIC_GCNN)]
     return specs
 
 
@@ -105,22 +104,11 @@ def judge(profile: str, source: str, seed: int = 0) -> RunSpec:
     return next(spec for spec in table1(profile, source, seed) if spec.model == "cnn" and not spec.paper_loss)
 
 
-def autoencoder(
-    model: str, profile: str, source: str, seed: int = 0, *, latent_dim: int, beta: float, epochs: int
-) -> RunSpec:
-    """One autoencoder of the profile's size."""
-    return RunSpec(
-        model=model,
-        latent_dim=latent_dim,
-        beta=beta,
-        epochs=epochs,
-        learning_rate=0.005,
-        decay=_decay(profile, epochs, paper=0.9),
-        weight_decay=1e-5,
-        seed=seed,
-        sizes=(_SVAE_SIZES if model == "svae" else _SGVAE_SIZES)[profile],
-        **_data(profile, source),
-    )
+def autoencoder(model: str, profile: str, source: str, seed: int, **fields: object) -> RunSpec:
+    """One autoencoder of the profile's size; ``fields`` (latent_dim, beta and epochs at least) leave the common ones."""
+    sizes = (_SVAE_SIZES if model == "svae" else _SGVAE_SIZES)[profile]
+    common = dict(learning_rate=0.005, weight_decay=1e-5, paper_decay=0.9, sizes=sizes)
+    return _spec(model, profile, source, seed, **common | fields)
 
 
 def table2(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
@@ -134,86 +122,70 @@ def table2(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 
 
 def best_models(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
-    """The models of Figure 1: beta = 0.1; the S-GVAE with d = 6, the S-VAE with d = 10."""
-    return {
-        model: autoencoder(model, profile, source, seed, latent_dim=dim, beta=0.1, epochs=_epochs(profile)[1])
-        for model, dim in (("sgvae", 6), ("svae", 10))
-    }
+    """The models of Figure 1: beta = 0.1; the S-GVAE with d = 6, the S-VAE with d = 10; twice Table 2's epochs."""
+    common = dict(beta=0.1, epochs=_epochs(profile)[1])
+    dims = {"sgvae": 6, "svae": 10}
+    return {model: autoencoder(model, profile, source, seed, latent_dim=dims[model], **common) for model in dims}
 
 
 def sphere_and_plane(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """An S-GVAE on the sphere in 3-space and a Gaussian VAE on the plane, with the same encoder."""
-    return {
-        model: autoencoder(model, profile, source, seed, latent_dim=dim, beta=1.0, epochs=_epochs(profile)[2])
-        for model, dim in (("sgvae", 3), ("gaussian", 2))
-    }
+    common = dict(beta=1.0, epochs=_epochs(profile)[2])
+    dims = {"sgvae": 3, "gaussian": 2}
+    return {model: autoencoder(model, profile, source, seed, latent_dim=dims[model], **common) for model in dims}
 
 
 def short_schedule(source: str, seed: int = 0) -> list[RunSpec]:
     """The papers' size with a short schedule of ours, all d = 10: the S-GVAE in the isotropic layout, with two frames
     and with one, and the S-VAE."""
-    epochs = _SHORT_EPOCHS
+    common = dict(latent_dim=10, beta=0.1, epochs=_SHORT_EPOCHS, paper_decay=None)
     return [
-        dataclasses.replace(
-            autoencoder(model, "paper", source, seed, latent_dim=10, beta=0.1, epochs=epochs),
-            decay=_short_decay(epochs),
-            sizes=sizes,
-            batch_size=batch,
-        )
-        for model, sizes, batch in (
-            ("sgvae", _FRAMES_SGVAE, 50),
-            ("sgvae", _ISOTROPIC_SGVAE, 100),
-            ("svae", _SVAE_SIZES["paper"], 100),
-        )
+        autoencoder("sgvae", "paper", source, seed, sizes=_FRAMES_SGVAE, batch_size=50, **common),
+        autoencoder("sgvae", "paper", source, seed, sizes=_ISOTROPIC_SGVAE, **common),
+        autoencoder("svae", "paper", source, seed, **common),
     ]
 
 
 def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """Trained on digits that were never upright: the S-GVAE with a pose, and the S-GVAE and the S-VAE without one."""
     train, test, batch, epochs = _BORN_ROTATED[profile]
+    source = resolve_source(source)
     common = dict(
-        source=resolve_source(source),
         protocol="born_rotated",
         epochs=epochs,
-        learning_rate=0.005,
-        decay=_short_decay(epochs),
-        weight_decay=1e-5,
+        paper_decay=None,
         batch_size=batch,
-        seed=seed,
-        train_images=train,
-        test_images=test,
+        train_images=min(train, TRAINING_DIGITS[source]),
+        test_images=min(test, TEST_DIGITS[source]),
         latent_dim=32 if profile != "smoke" else 4,
         beta=0.1,
+        model_version=MODEL_VERSION,
     )
-    networks = {
-        "pose": ("sgvae", _POSE_SGVAE[profile] | {"pose": True}),
-        "sgvae": ("sgvae", _POSE_SGVAE[profile]),
-        "svae": ("svae", _SVAE_SIZES["smoke" if profile == "smoke" else "quick"]),
-    }
+    sizes = _SMOKE_SGVAE | {"layout": "isotropic"} if profile == "smoke" else _POSE_SGVAE
+    plain = _SVAE_SIZES["smoke" if profile == "smoke" else "quick"]
     # Dropout costs a short training more than it gives: 362 instead of 307 of squared error after three quick epochs.
     none = dict(dropout=0.0, inner_dropout=0.0)
-    return {name: RunSpec(model=model, sizes=sizes | none, **common) for name, (model, sizes) in networks.items()}
-
-
-def retrain(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
-    """The papers' best cells, trained for twice the epochs."""
-    return list(best_models(profile, source, seed).values())
+    networks = {"pose": ("sgvae", sizes | {"pose": True}), "sgvae": ("sgvae", sizes), "svae": ("svae", plain)}
+    return {
+        name: autoencoder(model, profile, source, seed, sizes=sizes | none, **common)
+        for name, (model, sizes) in networks.items()
+    }
 
 
 def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
     """The judge and the models it reads: the best under both protocols, and those of the short schedule."""
-    best = retrain(profile, source, seed)
+    best = best_models(profile, source, seed).values()
     rotated = [dataclasses.replace(spec, protocol="rotated") for spec in best]
-    return [judge(profile, source, seed), *best, *rotated] + (
-        short_schedule(source, seed) if profile == "paper" else []
-    )
+    short = short_schedule(source, seed) if profile == "paper" else []
+    return [judge(profile, source, seed), *best, *rotated, *short]
 
 
 # What `gvae run` computes, by the table's name: (profile, source, seed) -> runs.
-TABLES: dict[str, Callable[[str, str, int], list[RunSpec]]] = {
+Table = Callable[[str, str, int], list[RunSpec]]
+TABLES: dict[str, Table] = {
     "table1": table1,
     "table2": table2,
-    "retrain": retrain,
+    "retrain": lambda *which: list(best_models(*which).values()),
     "reconstructions": reconstructions,
     "born_rotated": lambda *which: list(born_rotated(*which).values()),
 }
@@ -245,30 +217,3 @@ def best_judge(profile: str, source: str, seed: int = 0) -> RunSpec:
     full_size = judge("paper", "mnist")
     found = find(full_size)
     return full_size if found and found.checkpoint.is_file() and profile != "smoke" else judge(profile, source, seed)
-
-
-def _epochs(profile: str) -> tuple[int, int, int, int]:
-    if profile not in PROFILES:
-        raise ValueError(f"expected a profile among {', '.join(PROFILES)}; got {profile!r}")
-    return _EPOCHS[profile]
-
-
-def _decay(profile: str, epochs: int, *, paper: float) -> float:
-    """The papers' decay per epoch; a short run, too, ends at a small learning rate."""
-    return paper if profile == "paper" else _short_decay(epochs)
-
-
-def _short_decay(epochs: int) -> float:
-    return 0.03 ** (1 / epochs)
-
-
-def _data(profile: str, source: str) -> dict:
-    # quick must stay quick where the full MNIST is at hand; small batches make up for few digits
-    train, test, batch = {"smoke": (200, 100, 50), "quick": (4000, 500, 50), "paper": (None, None, 100)}[profile]
-    return dict(
-        source=resolve_source(source),
-        train_images=train,
-        test_images=test,
-        batch_size=batch,
-        model_version=_MODEL_VERSION,
-    )

@@ -6,7 +6,6 @@ checkpoints that a fresh machine needs.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -38,48 +37,42 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     ------
     ValueError : nothing is there to be published, the profile has no results, or a checkpoint is too large
     """
-    if profile not in results_page.PROFILES:
-        raise ValueError(
-            f"expected a profile among {', '.join(results_page.PROFILES)}, whose numbers are results; got {profile}"
-        )
-    specs = [spec for seed in seeds for grid in TABLES.values() for spec in grid(profile, source, seed)]
+    if profile not in results_page.SUFFIXES:
+        known = ", ".join(results_page.SUFFIXES)
+        raise ValueError(f"expected a profile among {known}, whose numbers are results; got {profile}")
+    specs = [spec for seed in seeds for table in TABLES.values() for spec in table(profile, source, seed)]
     specs += sphere_and_plane(profile, source, seeds[0]).values()
-    results = {spec.key: find(spec, incomplete=True) for spec in specs}
-    results = [result for result in results.values() if result]
-    folder = ROOT / "outputs" / profile
+    found = (find(spec, incomplete=True) for spec in {spec.key: spec for spec in specs}.values())
+    results = [result for result in found if result]
+    made, folder = outputs_directory(), ROOT / "outputs" / profile
     if not results and not any((folder / "runs").glob("*.json")):
-        raise ValueError(f"expected results of profile {profile}, source {source}; found none in {outputs_directory()}")
-    files = {folder / "runs" / result.path.name: result.path for result in results}
-    if profile == "paper":
-        needed = reconstructions(profile, source, seeds[0])
-        checkpoints = [result.checkpoint for result in results if result.spec in needed and result.checkpoint.is_file()]
-        files |= {folder / "runs" / path.name: path for path in checkpoints}
-    made = outputs_directory()
-    files |= {folder / path.name: path for path in sorted((made / "tables" / profile).glob("*.json"))}
-    for path in sorted((made / "figures" / profile).glob("*.*")):
-        if path.stem.removesuffix("_full_size") in results_page.FIGURES:
-            files[folder / path.name] = path
+        raise ValueError(f"expected results of profile {profile}, source {source}; found none in {made}")
+    shown = reconstructions(profile, source, seeds[0]) if profile == "paper" else []
+    paths = [result.path for result in results]
+    paths += [result.checkpoint for result in results if result.spec in shown and result.checkpoint.is_file()]
+    files = {folder / "runs" / path.name: path for path in paths}
+    files |= {folder / path.name: path for path in (made / "tables" / profile).glob("*.json")}
+    drawn = (made / "figures" / profile).glob("*.*")
+    files |= {folder / p.name: p for p in drawn if p.stem.removesuffix("_full_size") in results_page.FIGURES}
     for path in files.values():
         if path.stat().st_size > CHECKPOINT_BYTES:
-            raise ValueError(
-                f"expected files of at most {CHECKPOINT_BYTES:,} bytes, {path} has {path.stat().st_size:,}"
-            )
+            size = path.stat().st_size
+            raise ValueError(f"expected files of at most {CHECKPOINT_BYTES:,} bytes, {path} has {size:,}")
     written = [target for target, path in files.items() if path != target]
     for target in written:
         write_atomically(target, partial(shutil.copyfile, files[target]))
-    known = [dataclasses.replace(spec, seed=0) for spec in specs]
+    known = {spec.any_seed.key for spec in specs}
     for old in map(read_result, (folder / "runs").glob("*.json")):
-        if old.spec.source == source and dataclasses.replace(old.spec, seed=0) not in known:
+        if old.spec.source == source and old.spec.any_seed.key not in known:
             old.path.unlink()
             old.checkpoint.unlink(missing_ok=True)
-    written += _draw(folder, profile)
-    write_text(ROOT / "outputs" / "README.md", results_page.page(ROOT / "outputs"))
-    return [*written, ROOT / "outputs" / "README.md"]
+    written += [*_draw(folder, profile), ROOT / "outputs" / "README.md"]
+    write_text(written[-1], results_page.page(ROOT / "outputs"))
+    return written
 
 
 def _draw(folder: Path, profile: str) -> list[Path]:
     """The figures that show nothing but numbers of the committed JSONs."""
-    suffix = results_page.PROFILES[profile][1]
     epoch = tables.TABLE2_EPOCH if profile == "paper" else None
     pair = {result.spec.model: result for result in reversed(results_page.shown_models(folder, profile))}
     drawn = []
@@ -90,6 +83,6 @@ def _draw(folder: Path, profile: str) -> list[Path]:
     ):
         if results:
             stamp = dict(profile=profile, source=results[0].spec.source, folder=folder)
-            drawn.append(figures.save(draw(results), f"{name}{suffix}", **stamp))
+            drawn.append(figures.save(draw(results), f"{name}{results_page.SUFFIXES[profile]}", **stamp))
             plt.close("all")
     return drawn

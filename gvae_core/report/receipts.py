@@ -31,12 +31,9 @@ def digest(notebook: NotebookNode, parameters: Mapping[str, object], outputs: Pa
     settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
     versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
     given = [cells(notebook), dict(parameters), settings, versions]
-    parts = [json.dumps(given, sort_keys=True, default=str).encode()]
-    parts += [
-        path.read_bytes() for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".html", ".j2")
-    ]
-    for folder in (outputs / "runs", COMMITTED):
-        parts += [path.read_bytes() for path in sorted(folder.glob("*.json")) if _is_full_size(path)]
+    files = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".html", ".j2")]
+    files += [p for folder in (outputs / "runs", COMMITTED) for p in sorted(folder.glob("*.json")) if _is_full_size(p)]
+    parts = [json.dumps(given, sort_keys=True, default=str).encode(), *(path.read_bytes() for path in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -50,13 +47,11 @@ def _is_full_size(path: Path) -> bool:
 
 def text(digest: str, outputs: Path) -> str:
     """The receipt of a notebook that has just run without an error: digest and the files then there."""
-    files = [
-        str(path.relative_to(outputs))
-        for folder in FOLDERS
-        for path in sorted((outputs / folder).rglob("*"))
-        if path.is_file() and path.suffix != ".lock" and ".state" not in path.suffixes and path.name[0] != "."
+    there = (path for folder in FOLDERS for path in sorted((outputs / folder).rglob("[!.]*.*")) if path.is_file())
+    kept = [
+        str(path.relative_to(outputs)) for path in there if path.suffix != ".lock" and ".state" not in path.suffixes
     ]
-    return json.dumps({"digest": digest, "files": files}, indent=1)
+    return json.dumps({"digest": digest, "files": kept}, indent=1)
 
 
 def is_current(receipt: Path, digest: str, outputs: Path) -> bool:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from pathlib import Path
 
 from ..files import outputs_directory
 from ..models import SphericalVAE
-from ..runs.results import Result, find, load_model
+from ..runs.results import find, load_model
 from .profiles import TABLES, best_models, full_size_models, sphere_and_plane
+from .words import trained
 
-KINDS = {"sgvae": "S-GVAE", "svae": "S-VAE"}  # Gaussian codes have no mean direction
+KINDS = ("sgvae", "svae")  # Gaussian codes have no mean direction
 
 
-class TrainedModels(Mapping[str, SphericalVAE]):
-    """Name -> model; each is loaded from its checkpoint at its first use, and kept."""
-
-    def __init__(self, checkpoints: Mapping[str, Path]):
-        self.checkpoints = dict(checkpoints)
-        self._loaded: dict[str, SphericalVAE] = {}
+class TrainedModels(UserDict[str, SphericalVAE]):
+    """Name -> model, made of name -> checkpoint; each is loaded at its first use, and kept."""
 
     def __getitem__(self, name: str) -> SphericalVAE:
-        if name not in self._loaded:
-            self._loaded[name] = load_model(self.checkpoints[name])
-        return self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.checkpoints)
-
-    def __len__(self) -> int:
-        return len(self.checkpoints)
+        if isinstance(self.data[name], Path):
+            self.data[name] = load_model(self.data[name])
+        return self.data[name]
 
 
 def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
@@ -56,17 +47,7 @@ def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
     ordered = [r for r in first if r] + [r for r in found.values() if r not in first]
     named: dict[str, Path] = {}
     for result in ordered:
-        name = words(result)
+        model, details = result.spec.title.split(", ", 1)
+        name = f"{model} · {details} · {trained(result)}"  # the explorer's title and details
         named[f"{name} ({result.spec.key[-4:]})" if name in named else name] = result.checkpoint
     return TrainedModels(named)
-
-
-def words(result: Result) -> str:
-    """A run as a person would say it, the model's name before the first " · "."""
-    spec = result.spec
-    epochs = "1 epoch" if result.epochs_reached == 1 else f"{result.epochs_reached} epochs"
-    rotated = " rotated" if spec.protocol == "rotated" else ""
-    seed = f", seed {spec.seed}" if spec.seed else ""
-    frames = f"{spec.sizes['frames']} frames, " if "frames" in spec.sizes else ""
-    model = f"{KINDS[spec.model]} · d = {spec.latent_dim}, β = {spec.beta:g}"
-    return f"{model} · {frames}{epochs} of {spec.training_digits:,}{rotated} digits{seed}"

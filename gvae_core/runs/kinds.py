@@ -66,11 +66,9 @@ def _fit_autoencoder(
 def _measure_classifier(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
     """On the test digits, upright and each turned by its own random angle, and by common angles."""
     losses = functools.partial(training.classifier_losses, model)
-    numbers = {}
-    for name, images in (("upright", test.images), ("rotated", _turned(test.images))):
-        numbers |= training.evaluate(model, losses, (images, test.labels), metrics.BATCH).named(f"test_{name}")
+    pairs = {"upright": (test.images, test.labels), "rotated": (_turned(test.images), test.labels)}
     by_angle = metrics.accuracy_by_angle(model, test.images, test.labels, ANGLES)
-    return numbers | {"angle_seed": ANGLE_SEED, "angles": list(ANGLES), "accuracy_by_angle": by_angle}
+    return _mean_losses(model, losses, pairs, spec) | {"angles": list(ANGLES), "accuracy_by_angle": by_angle}
 
 
 def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
@@ -78,30 +76,31 @@ def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
 
     Of a model that says how images are turned, instead: losses of turned ones, and how well the angles are found.
     """
+    turned = _turned(test.images)
     if spec.sizes.get("pose"):
-        return _measure_pose(model, test, spec)
+        losses = functools.partial(training.pose_losses, model, beta=spec.beta)
+        angles = random_angles(len(test.images), ANGLE_SEED)
+        found = pose_numbers(model, test.images, test.labels, turned, angles)
+        return _mean_losses(model, losses, {"rotated": (turned,)}, spec) | found
     losses = functools.partial(training.vae_losses, model, beta=spec.beta)
-    numbers = {}
-    for name, images in (("upright", test.images), ("rotated", _turned(test.images))):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.stream("test"))
-            numbers |= training.evaluate(model, losses, (images, test.images), metrics.BATCH).named(f"test_{name}")
+    pairs = {"upright": (test.images, test.images), "rotated": (turned, test.images)}
     some, labels = test.images[:DRIFT_IMAGES], test.labels[:DRIFT_IMAGES]
-    return numbers | {
-        "angle_seed": ANGLE_SEED,
+    return _mean_losses(model, losses, pairs, spec) | {
         "angles": list(ANGLES),
         "latent_drift": metrics.latent_drift(model, some, ANGLES),
         "typical_angle": metrics.typical_angle(metrics.latent_codes(model, some), labels),
     }
 
 
-def _measure_pose(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
-    angles, turned = random_angles(len(test.images), ANGLE_SEED), _turned(test.images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.stream("test"))
-        losses = functools.partial(training.pose_losses, model, beta=spec.beta)
-        numbers = training.evaluate(model, losses, (turned,), metrics.BATCH).named("test_rotated")
-    return numbers | {"angle_seed": ANGLE_SEED} | pose_numbers(model, test.images, test.labels, turned, angles)
+def _mean_losses(
+    model: nn.Module, losses: Callable, batches: dict[str, tuple[torch.Tensor, ...]], spec: RunSpec
+) -> dict:
+    numbers = {}
+    for name, tensors in batches.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.stream("test"))
+            numbers |= training.evaluate(model, losses, tensors, metrics.BATCH).named(f"test_{name}")
+    return numbers | {"angle_seed": ANGLE_SEED}
 
 
 def pose_numbers(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +56,8 @@ class Result:
         try:
             return load_model(self.checkpoint)
         except (ValueError, FileNotFoundError) as error:
-            if self.path.parent != COMMITTED:
-                way_out = _way_out(self.path)
-            elif self.checkpoint.is_file():
-                way_out = _way_out(self.checkpoint)
-            else:
+            way_out = _way_out(self.checkpoint)
+            if self.path.parent == COMMITTED and not self.checkpoint.is_file():
                 way_out = f"the numbers are committed without it; to train it, delete {self.path} and run its spec"
             raise type(error)(f"{error}; {way_out}") from error
 
@@ -128,14 +124,13 @@ def read_result(path: Path) -> Result:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict):
-            raise ValueError(f"{type(record).__name__} instead of an object")
+            raise TypeError(f"{type(record).__name__} instead of an object")
         result = Result(spec=RunSpec.from_dict(record.pop("spec")), path=path, **record)
         if not isinstance(result.metrics, dict) or not 1 <= len(result.history) <= result.spec.epochs:
             raise ValueError(f"no metrics, or no history of 1 to {result.spec.epochs} epochs")
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a run's result, found something else ({error}); {_way_out(path)}"
-        ) from error
+        what = f"{path}: expected a run's result, found something else ({error})"
+        raise ValueError(f"{what}; {_way_out(path)}") from error
     return result
 
 
@@ -184,12 +179,20 @@ def _check_checkpoint(result: Result) -> None:
         raise ValueError(f"{result.checkpoint}: expected the checkpoint of this run, found that of {spec.key}")
 
 
-def by_seed(results: Sequence[Result]) -> list[list[Result]]:
+def cells(results: Iterable[Result]) -> list[list[Result]]:
+    """Groups of results that differ in seed and progress alone: the cells of a table, in order of appearance."""
+    return _groups(results, lambda result: result.spec.any_seed.key)
+
+
+def by_seed(results: Iterable[Result]) -> list[list[Result]]:
     """Groups of results that differ in the seed alone and got as far, in order of appearance."""
-    groups: dict[tuple[str, int], list[Result]] = {}
+    return _groups(results, lambda result: (result.spec.any_seed.key, result.epochs_reached))
+
+
+def _groups(results: Iterable[Result], common: Callable[[Result], object]) -> list[list[Result]]:
+    groups: dict[object, list[Result]] = {}
     for result in results:
-        group = dataclasses.replace(result.spec, seed=0).key, result.epochs_reached
-        groups.setdefault(group, []).append(result)
+        groups.setdefault(common(result), []).append(result)
     return list(groups.values())
 
 
@@ -221,34 +224,28 @@ class Status:
 
 def status(spec: RunSpec) -> Status:
     """What is on disk of ``spec``; changes nothing and waits for nobody."""
-    running = _is_locked(lock_path(spec))
-    try:
-        epochs, seconds, path = kept(spec)
-    except ValueError as error:  # a committed result
-        return Status(spec, UNREADABLE, path=COMMITTED / f"{spec.key}.json", problem=str(error))
-    if epochs == spec.epochs and path != state_path(spec):
-        state = DONE
-    else:
-        state = RUNNING if running else INTERRUPTED if epochs else MISSING
-    damaged = damages(spec)
-    if damaged and not (state == DONE and path not in damaged):
-        path, problem = next(iter(damaged.items()))
-        return Status(spec, UNREADABLE, path=path, problem=problem)
-    return Status(spec, state, epochs, seconds, path)
-
-
-def kept(spec: RunSpec) -> tuple[int, float | None, Path | None]:
-    """Epochs, seconds and path of what is there and whole, the farthest; a result rather than a state."""
-    damaged = damages(spec)
-    kept = [(0, None, None)]
+    running, damaged = _is_locked(lock_path(spec)), damages(spec)
+    kept = [(0, None, None)]  # epochs, seconds and path of what is whole
     with suppress(FileNotFoundError):  # not begun, or finished in this moment
         if state_path(spec) not in damaged:
             progress = read_progress(state_path(spec))
             kept.append((progress.epochs, progress.seconds or None, state_path(spec)))
-    with suppress(FileNotFoundError):  # an interim result that is being replaced
+    try:
         if result_path(spec) not in damaged and (result := find(spec, incomplete=True)):
             kept.append((result.epochs_reached, result.seconds, result.path))
-    return max(reversed(kept), key=lambda found: found[0])
+    except FileNotFoundError:  # an interim result that is being replaced
+        pass
+    except ValueError as error:  # a committed result
+        return Status(spec, UNREADABLE, path=COMMITTED / f"{spec.key}.json", problem=str(error))
+    epochs, seconds, path = max(reversed(kept), key=lambda found: found[0])  # the farthest; a result before a state
+    if epochs == spec.epochs and path != state_path(spec):
+        state = DONE
+    else:
+        state = RUNNING if running else INTERRUPTED if epochs else MISSING
+    if damaged and not (state == DONE and path not in damaged):
+        path, problem = next(iter(damaged.items()))
+        return Status(spec, UNREADABLE, path=path, problem=problem)
+    return Status(spec, state, epochs, seconds, path)
 
 
 def _is_locked(path: Path) -> bool:

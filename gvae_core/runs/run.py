@@ -134,14 +134,14 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
 
 def _store(spec: RunSpec, model: nn.Module, history: list[dict], numbers: dict, seconds: float, device: str) -> Result:
     """Write checkpoint and JSON; the state of the training goes when it is at its end."""
-    path = result_path(spec)
+    path, cpu = result_path(spec), f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     record = {
         "spec": spec.to_dict(),
         "metrics": numbers,
         "history": history,
         "parameters": models.parameter_count(model),
         "seconds": seconds,
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
         "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "escnn", "numpy", "gvae-core")},
@@ -155,9 +155,3 @@ def _store(spec: RunSpec, model: nn.Module, history: list[dict], numbers: dict, 
     if len(history) == spec.epochs:
         state_path(spec).unlink()
     return read_result(path)
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

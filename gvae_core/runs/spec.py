@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..images import TRAINING_DIGITS
+from ..models import encoder_layout
 from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 
 # Raised by hand when a network, a loss or the use of random numbers changes its meaning, so that weights and numbers
@@ -22,6 +23,7 @@ from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 MODEL_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # those that this code builds and computes as they were
 TEST_DIGITS = {"mnist": 5_000, "mnist5k": 500}
+NAMES = {"cnn": "CNN", "gcnn": "G-CNN", "svae": "S-VAE", "sgvae": "S-GVAE", "gaussian": "Gaussian VAE"}
 
 
 @dataclass(frozen=True)
@@ -68,39 +70,34 @@ class RunSpec:
     def __post_init__(self):
         _expect("model", self.model, sorted(KINDS))
         _expect("source", self.source, ["mnist", "mnist5k"])
-        _expect("protocol", self.protocol, ["upright", "rotated", "born_rotated"])
-        if self.sizes.get("pose") and self.protocol != "born_rotated":
-            raise ValueError(f"RunSpec: expected protocol 'born_rotated' with pose, got {self.protocol!r}")
+        protocols = ["upright", "rotated", *(["born_rotated"] if self.model in AUTOENCODERS else [])]
+        _expect(f"protocol of {self.model}", self.protocol, protocols)
         _expect("model_version", self.model_version, READABLE_VERSIONS)
-        for name, kind, least in _NUMBERS:
-            value = getattr(self, name)
-            optional = name in ("latent_dim", "beta", "train_images", "test_images")
-            if value is None and optional:
+        born_rotated = self.protocol == "born_rotated"
+        _require(born_rotated or not self.sizes.get("pose"), "protocol 'born_rotated' with pose", self.protocol)
+        for name in (*_WHOLE_NUMBERS, *_NUMBERS):
+            value, least = getattr(self, name), _WHOLE_NUMBERS.get(name, 0)
+            kind, noun = (int, "a whole number") if name in _WHOLE_NUMBERS else ((int, float), "a number")
+            if value is None and name in ("latent_dim", "beta", "train_images", "test_images"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or value < least:
-                noun = "a whole number" if kind is int else "a number"
-                raise ValueError(f"RunSpec: expected {name} to be {noun} of at least {least}, got {value!r}")
-            if kind is not int:
+            number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+            _require(number and value >= least, f"{name} to be {noun} of at least {least}", value)
+            if name in _NUMBERS:
                 object.__setattr__(self, name, float(value))  # 1 and 1.0 are the same run, so the same key
         for name, there in (("train_images", TRAINING_DIGITS), ("test_images", TEST_DIGITS)):
-            if (getattr(self, name) or 0) > there[self.source]:
-                raise ValueError(
-                    f"RunSpec: expected {name} to be at most {there[self.source]}, all of {self.source}'s,"
-                    f" got {getattr(self, name)}"
-                )
+            value, most = getattr(self, name), there[self.source]
+            _require((value or 0) <= most, f"{name} to be at most {most}, all of {self.source}'s", value)
         if self.training_digits % self.batch_size == 1:  # batch normalisation has no statistics of one image
-            raise ValueError(
-                f"RunSpec: expected a last batch of more than one image, got batch_size {self.batch_size}"
-                f" for {self.training_digits} training images"
-            )
+            got = f"batch_size {self.batch_size} for {self.training_digits} training images"
+            raise ValueError(f"RunSpec: expected a last batch of more than one image, got {got}")
         for name, owners in (("latent_dim", AUTOENCODERS), ("beta", AUTOENCODERS), ("paper_loss", CLASSIFIERS)):
-            if (getattr(self, name) is not None) != (self.model in owners):
-                rule = "a value" if self.model in owners else "None"
-                raise ValueError(
-                    f"RunSpec: expected {rule} for {name} with model {self.model!r}, got {getattr(self, name)!r}"
-                )
-        if self.paper_loss is not None and not isinstance(self.paper_loss, bool):
-            raise ValueError(f"RunSpec: expected paper_loss to be True or False, got {self.paper_loss!r}")
+            value, rule = getattr(self, name), "a value" if self.model in owners else "None"
+            _require((value is None) == (rule == "None"), f"{rule} for {name} with model {self.model!r}", value)
+        _require(
+            self.paper_loss is None or isinstance(self.paper_loss, bool),
+            "paper_loss to be True or False",
+            self.paper_loss,
+        )
         builder = inspect.signature(KINDS[self.model].build).parameters
         known = [name for name in builder if name not in ("latent_dim", "gaussian")]
         for name in self.sizes:
@@ -134,16 +131,25 @@ class RunSpec:
 
     @property
     def title(self) -> str:
-        """A few words for progress bars and tables."""
-        words = [self.model]
-        if self.model in AUTOENCODERS:
-            words.append(f"d={self.latent_dim} beta={self.beta:g}")
-        for size in ("layout", "frames"):  # where one table has several networks of a model, these tell them apart
-            words += [f"{size}={self.sizes[size]}"] if size in self.sizes else []
+        """The run in words, wherever one is named: its model and what tells it from others, ``S-GVAE, d = 6, β = 0.1``."""
+        words = [NAMES[self.model]]
+        words += [f"d = {self.latent_dim}", f"β = {self.beta:g}"] if self.model in AUTOENCODERS else []
+        if "layout" in self.sizes:
+            layout = encoder_layout(self.sizes["layout"])
+            one = isinstance(layout.kernel_size, int)
+            kernels = f"kernel {layout.kernel_size}" if one else f"kernels {', '.join(map(str, layout.kernel_size))}"
+            discs = " with discs" if layout.mask_features else ""
+            words += [f"{kernels} on {layout.grid_size} × {layout.grid_size}{discs}"]
+        words += [f"{self.sizes['frames']} frames"] if "frames" in self.sizes else []
         words += ["pose"] if self.sizes.get("pose") else []
-        words += ["cross-entropy"] if self.paper_loss is False else []
-        words += [self.protocol] if self.protocol != "upright" else []
-        return " ".join([*words, f"seed={self.seed}"])
+        words += ["plain cross-entropy"] if self.paper_loss is False else []
+        words += [f"{self.protocol.replace('_', ' ')} digits"] if self.protocol != "upright" else []
+        return ", ".join([*words, f"seed {self.seed}"] if self.seed else words)
+
+    @property
+    def any_seed(self) -> RunSpec:
+        """What runs that differ in their seed alone have in common: the one of seed 0."""
+        return dataclasses.replace(self, seed=0)
 
     @property
     def training_digits(self) -> int:
@@ -206,18 +212,13 @@ def _without_layout(model: str, sizes: Mapping) -> dict:
     return sizes
 
 
-_NUMBERS = (
-    ("epochs", int, 1),
-    ("learning_rate", (int, float), 0),
-    ("decay", (int, float), 0),
-    ("weight_decay", (int, float), 0),
-    ("batch_size", int, 2),
-    ("seed", int, 0),
-    ("latent_dim", int, 2),
-    ("beta", (int, float), 0),
-    ("train_images", int, 2),
-    ("test_images", int, 2),
-)
+_WHOLE_NUMBERS = dict(epochs=1, batch_size=2, seed=0, latent_dim=2, train_images=2, test_images=2)  # with the least
+_NUMBERS = ("learning_rate", "decay", "weight_decay", "beta")
+
+
+def _require(holds: bool, what: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"RunSpec: expected {what}, got {value!r}")
 
 
 def _expect(what: str, value: object, known: Sequence) -> None:

@@ -98,7 +98,7 @@ def test_what_the_papers_lack_has_a_dash(outputs, digits):
     assert "| Gaussian VAE | 3 | 2 | – |" in tables.table2([gaussian])
     figures.heat_maps([gaussian])
     read = tables.reconstructions([(gaussian, {"upright": 0.5, "rotated 3s": 0.25})])
-    assert "Gaussian VAE, ours" in read and "**25.0%**" in read and "paper" not in read
+    assert "Gaussian VAE, d = 3, β = 2, ours" in read and "**25.0%**" in read and "paper" not in read
     sgvae = run(TINY_SGVAE, progress=False)
     assert "| S-GVAE, paper | 91% | – |" in tables.reconstructions([(sgvae, {"upright": 0.5, "rotated 3s": 0.25})])
 
@@ -150,7 +150,7 @@ def test_saved_figures_carry_profile_and_source(outputs):
 
 
 def test_exact_zeros_stay_on_the_logarithmic_axis():
-    figure = figures.error_by_layer({"net": [0.0, 1e-3]}, ["a", "b"], "t")
+    figure = figures.error_curves({"net": [0.0, 1e-3]}, ["a", "b"], "t")
     assert min(figure.axes[0].lines[0].get_ydata()) == figures.EXACT
 
 

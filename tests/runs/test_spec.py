@@ -30,14 +30,12 @@ def test_every_committed_run_has_the_key_it_is_named_by():
         assert again == spec and again.key == spec.key and "grid" not in spec.sizes
 
 
-TABLES_OF_THE_PAPERS = ("table1", "table2", "retrain", "reconstructions")
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("source", ["mnist5k", "mnist"])
 def test_profiles_list_the_runs_they_always_did(profile, source):
     for seed in (0, 1):
-        listed = {name: profiles.TABLES[name](profile, source, seed) for name in TABLES_OF_THE_PAPERS}
+        listed = {name: table(profile, source, seed) for name, table in profiles.TABLES.items()}
+        del listed["born_rotated"]  # came later
         listed["sphere_and_plane"] = list(profiles.sphere_and_plane(profile, source, seed).values())
         listed["short_schedule"] = profiles.short_schedule(source, seed)
         for name, specs in listed.items():
