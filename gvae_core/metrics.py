@@ -244,9 +244,9 @@ def less_class_offset(found: Tensor, true: Tensor, labels: Tensor) -> Tensor:
     return _wrapped(relative)
 
 
-def coverage(found: Tensor, half_widths: Tensor, true: Tensor, labels: Tensor) -> float:
-    """Share of arcs, found ± half width [N] (degrees), that hold the angle true + the orientation common to the class."""
-    errors = _wrapped(less_class_offset(found, true, labels) - true).abs()
+def coverage(found: Tensor, half_widths: Tensor, true: Tensor) -> float:
+    """Share of arcs, found ± half width [N] (degrees), that hold the true angle, up to one offset that all share."""
+    errors = _wrapped(found - true - _mean_direction(found - true)).abs()
     return (errors <= half_widths).double().mean().item()
 
 

@@ -236,37 +236,43 @@ def searches(found: Shares, link: Link | None = None) -> str:
     )
 
 
-def poses(found: Mapping[str, Mapping]) -> str:
-    """How well models say how digits are turned, found[model] as `runs.kinds.pose_numbers` gives it."""
-    return _markdown(
-        {
-            "Model": name,
-            "R": f"{numbers['angle_errors']['resultant']:.4f}",
-            "Mean / median error": "{mean:.2f}° / {median:.2f}°".format(**numbers["angle_errors"]),
-            "Within 10°": f"{numbers['angle_errors']['within_10']:.1%}",
-            "Half turns": f"{numbers['angle_errors']['half_turn']:.1%}",
-            "90 % arcs that hold": f"{numbers['coverage']:.1%}",
-            "R in class 0 … 9": " ".join(f"{value:.2f}" for value in numbers["resultant_by_class"]),
-        }
-        for name, numbers in found.items()
-    )
-
-
-def codes(found: Mapping[str, Mapping]) -> str:
-    """What codes of turned digits are worth, found[model] as `runs.kinds.code_numbers` gives it."""
+def poses(results: Sequence[Result], link: Link | None = None) -> str:
+    """How well models say how test digits are turned, and what needs no model: `runs.kinds.pose_numbers`."""
     rows = []
-    for name, numbers in found.items():
-        right, moved = (
-            "{:.1%} / {:.1%}".format,
-            "{moved:.1f}° of {typical_same_class:.0f}° / {typical_other_class:.0f}°",
-        )
-        row = {"Codes of": name}
+    for result in results:
+        numbers, errors = result.metrics, result.metrics["angle_errors"]
+        by_class = (numbers[key] for key in ("resultant_by_class", "resultant_by_class_synchronised"))
+        model, images = (" ".join(f"{value:.2f}" for value in values) for values in by_class)
+        row = {
+            "Model": result.spec.title,
+            "R": f"{errors['resultant']:.4f}",
+            "Mean / median error": "{mean:.2f}° / {median:.2f}°".format(**errors),
+            "Within 10°": f"{errors['within_10']:.1%}",
+            "Half turns": f"{errors['half_turn']:.1%}",
+            "90 % arcs that hold": f"{numbers['coverage']:.1%}",
+            "R in class 0 … 9": model,
+            "from the images alone": images,
+        }
+        rows.append(row | ({"Run": link(result)} if link else {}))
+    return _markdown(rows)
+
+
+def codes(results: Sequence[Result], link: Link | None = None) -> str:
+    """What codes of turned test digits are worth, of models trained on digits born rotated: `runs.kinds.code_numbers`."""
+    rows = []
+    for result in results:
+        numbers = result.metrics["codes"]
+        right = "{:.1%} / {:.1%}".format
+        row = {"Codes of": result.spec.title}
         row["k-means: right / purity"] = right(numbers["kmeans_hungarian"], numbers["kmeans_purity"])
         row["mixture: right / purity"] = right(numbers["mixture_hungarian"], numbers["mixture_purity"])
         for count, share in numbers.items():
             if count.startswith("neighbours_"):
                 row[f"5-NN, {int(count.partition('_')[2]):,} labels"] = f"{share:.1%}"
-        rows.append(row | {"Moved by a turn, of same / other digit": moved.format(**numbers)})
+        row["Moved by a turn, of same / other digit"] = (
+            "{moved:.1f}° of {typical_same_class:.0f}° / {typical_other_class:.0f}°".format(**numbers)
+        )
+        rows.append(row | ({"Run": link(result)} if link else {}))
     return _markdown(rows)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from .. import metrics, models, training
 from ..images import Digits, Splits
 from ..rotation import random_angles, rotate
+from ..synchronisation import common_orientation
 
 if TYPE_CHECKING:
     from .spec import RunSpec
@@ -31,12 +32,12 @@ class Kind:
     ----------
     build : the builder; its keyword arguments are what `RunSpec.sizes` may hold
     fit : (model, splits, schedule, spec, **arguments of `training.fit`) -> history
-    measure : (model, test digits, spec) -> the numbers of a result
+    measure : (model, splits, spec) -> the numbers of a result
     """
 
     build: Callable[..., nn.Module]
     fit: Callable[..., list[dict]]
-    measure: Callable[[nn.Module, Digits, RunSpec], dict]
+    measure: Callable[[nn.Module, Splits, RunSpec], dict]
 
 
 def _fit_classifier(
@@ -63,25 +64,28 @@ def _fit_autoencoder(
     return training.fit_vae(model, train, validation, schedule, beta=spec.beta, **loop)
 
 
-def _measure_classifier(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
+def _measure_classifier(model: nn.Module, splits: Splits, spec: RunSpec) -> dict:
     """On the test digits, upright and each turned by its own random angle, and by common angles."""
+    test = splits.test
     losses = functools.partial(training.classifier_losses, model)
     pairs = {"upright": (test.images, test.labels), "rotated": (_turned(test.images), test.labels)}
     by_angle = metrics.accuracy_by_angle(model, test.images, test.labels, ANGLES)
     return _mean_losses(model, losses, pairs, spec) | {"angles": list(ANGLES), "accuracy_by_angle": by_angle}
 
 
-def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
+def _measure_autoencoder(model: nn.Module, splits: Splits, spec: RunSpec) -> dict:
     """On the test digits: losses of upright ones, and of turned ones against the *upright* targets.
 
     Of a model that says how images are turned, instead: losses of turned ones, and how well the angles are found.
+    Under the protocol born_rotated also what the codes are worth.
     """
-    turned = _turned(test.images)
+    test, turned = splits.test, _turned(splits.test.images)
+    born = {"codes": code_numbers(model, test, splits.train)} if spec.protocol == "born_rotated" else {}
     if spec.sizes.get("pose"):
         losses = functools.partial(training.pose_losses, model, beta=spec.beta)
         angles = random_angles(len(test.images), ANGLE_SEED)
         found = pose_numbers(model, test.images, test.labels, turned, angles)
-        return _mean_losses(model, losses, {"rotated": (turned,)}, spec) | found
+        return _mean_losses(model, losses, {"rotated": (turned,)}, spec) | found | born
     losses = functools.partial(training.vae_losses, model, beta=spec.beta)
     pairs = {"upright": (test.images, test.images), "rotated": (turned, test.images)}
     some, labels = test.images[:DRIFT_IMAGES], test.labels[:DRIFT_IMAGES]
@@ -89,6 +93,7 @@ def _measure_autoencoder(model: nn.Module, test: Digits, spec: RunSpec) -> dict:
         "angles": list(ANGLES),
         "latent_drift": metrics.latent_drift(model, some, ANGLES),
         "typical_angle": metrics.typical_angle(metrics.latent_codes(model, some), labels),
+        **born,
     }
 
 
@@ -109,14 +114,17 @@ def pose_numbers(
     """How well a `PoseVAE` says how images [N, 1, 28, 28] are turned that were ``turned`` by ``angles`` [N], degrees.
 
     ``angle_errors``: between an image and its upright copy, so of the pixel grid; ``resultant_by_class``: whether a
-    class has one orientation; ``coverage``: of the 90 % arcs, against the orientation common to the class.
+    class has one orientation; ``resultant_by_class_synchronised``: the same for the angles that `common_orientation`
+    gives these images without the model; ``coverage``: of the 90 % arcs, which should hold just those angles.
     """
     found, half_widths = metrics.poses(model, turned)
     upright, _ = metrics.poses(model, images)
+    common = common_orientation(turned, common_orientation(turned))
     return {
         "angle_errors": metrics.angle_errors(found - upright, angles),
         "resultant_by_class": metrics.resultant_by_class(found - angles, labels),
-        "coverage": metrics.coverage(found, half_widths, angles, labels),
+        "resultant_by_class_synchronised": metrics.resultant_by_class(common - angles, labels),
+        "coverage": metrics.coverage(found, half_widths, common),
         "median_half_width": half_widths.median().item(),
     }
 

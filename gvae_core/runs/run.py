@@ -127,7 +127,7 @@ def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
     loop = dict(state_file=state_file, stop_after=last, progress=progress, title=spec.title)
     history = kind.fit(model, splits, schedule, spec, **loop)
     start = time.perf_counter()
-    final = kind.measure(model, splits.test, spec)
+    final = kind.measure(model, splits, spec)
     seconds = training.read_progress(state_file).seconds + time.perf_counter() - start
     return _store(spec, model, history, final, round(seconds, 2), device)
 
