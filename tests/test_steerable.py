@@ -118,7 +118,7 @@ def kernel_cache(tmp_path_factory):
 def factored():
     """The layers of the tests are small, where a dense convolution is the fastest way: take the path's own way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers.FastR2Conv, "_way", lambda self, path: path)
+        patch.setattr(layers.FastR2Conv, "_way", lambda self, path, packed: path)
         yield
 
 

@@ -87,7 +87,7 @@ def compare(seeds: range, path: str) -> tuple[int, int]:
     """How many inputs gave escnn's numbers and how many an error; raises where the two differ."""
     equal = refused = 0
     for seed in seeds:  # the path's own way and the fastest one in turn
-        layers.FastR2Conv._way = CHOOSE if seed % 2 else lambda self, path: path
+        layers.FastR2Conv._way = CHOOSE if seed % 2 else lambda self, path, packed: path
         stock, x, training = layer_and_input(seed)
         fast = accelerate(copy.deepcopy(stock), path)
         found, expected = (outcome(net.train().train(training), x) for net in (fast, stock))
@@ -191,7 +191,7 @@ WRITERS += [by_new_parameter, by_optimiser]
 @pytest.mark.parametrize("write", WRITERS)
 def test_every_way_to_write_weights_is_seen(monkeypatch, path, write):
     if path == "dense":
-        monkeypatch.setattr(layers.FastR2Conv, "_way", lambda self, path: "dense")
+        monkeypatch.setattr(layers.FastR2Conv, "_way", lambda self, path, packed: "dense")
     fast, x = accelerate(encoder(), None if path == "dense" else path).eval(), torch.randn(2, 1, 16, 16)
     stock = encoder()
     stock.load_state_dict(fast.state_dict())

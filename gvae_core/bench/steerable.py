@@ -1,8 +1,8 @@
 """Stock escnn against the fast steerable layers: training step, memory, error, and sweeps.
 
-The variants take turns in one process, so they share the allocator's and the machine's state; the
-best of all repetitions is shown. CPU seconds are shown beside wall seconds, because they still mean
-something on a machine that others use too.
+The variants take turns in one process, so they share the allocator's and the machine's state; medians are shown, and
+the ratios are those of the medians. CPU seconds are shown beside wall seconds, because they still mean something on a
+machine that others use too. Without a compiler, or with GVAE_STEERABLE=torch, the torch path is measured alone.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import copy
 import multiprocessing
+import os
 import platform
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import escnn.nn as enn
@@ -22,7 +24,7 @@ import torch
 from escnn.gspaces import rot2dOnR2
 from torch import nn
 
-from ..steerable import accelerate, path_in_use
+from ..steerable import accelerate, explain, path_in_use
 
 # fields, frequency, strides, input size, pooling window of the papers' two steerable encoders
 NETWORKS = {
@@ -30,20 +32,31 @@ NETWORKS = {
     "Table 1": ((16, 16, 32), 5, (1, 1, 2), 28, 1),
 }
 VARIANTS = ("escnn", "torch", "native")
+# fields in (0: an image), fields out, frequency, kernel, stride, padding, size, batch
+LAYERS = {
+    "quick S-GVAE 1": (0, 8, 4, 5, 2, 2, 33, 50),
+    "quick S-GVAE 2": (8, 16, 4, 5, 1, 2, 17, 50),
+    "quick S-GVAE 3": (16, 16, 4, 5, 2, 2, 17, 50),
+    "paper S-GVAE 1": (0, 64, 6, 4, 2, 0, 32, 100),
+    "paper S-GVAE 2": (64, 64, 6, 4, 1, 0, 15, 100),
+    "paper S-GVAE 3": (64, 128, 6, 4, 2, 0, 12, 100),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``bench steerable``."""
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    usable = VARIANTS[:2] if os.environ.get("GVAE_STEERABLE") == "torch" else VARIANTS
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(usable))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--padding", type=int, default=0, help="of the encoders' convolutions")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--sweeps",
         action="store_true",
-        help="also fields, frequency, kernel and batch, layer by layer",
+        help="also single layers by fields, frequency, kernel and batch, with and without gradient",
     )
     parser.add_argument(
         "--no-memory",
@@ -62,8 +75,8 @@ def main(args: argparse.Namespace) -> None:
     print(f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, batch {args.batch}")
     for network in args.networks:
         models, x = (
-            variants(encoder(network, args.padding), args.variants),
-            images(network, args.batch),
+            variants(encoder(network, args.padding).to(args.device), args.variants),
+            images(network, args.batch).to(args.device),
         )
         rows = []
         times, errors = measure(models, x, args.repeats), compare(models, x)
@@ -99,6 +112,7 @@ def main(args: argparse.Namespace) -> None:
         header += ["output error", "gradient error"] + ["peak MiB"] * args.memory
         table(f"Training step of the {network} encoder", header, rows)
     if args.sweeps:
+        layer_table(args)
         sweep(args)
 
 
@@ -132,22 +146,28 @@ def variants(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 
 
 def measure(models: dict[str, nn.Module], x: torch.Tensor, repeats: int) -> dict[str, tuple[float, ...]]:
-    """(step, step in CPU seconds, forward, backward) of each, the best of interleaved repeats."""
+    """(step, step in CPU seconds, forward, backward) of each, medians of interleaved repeats."""
     optimisers = {name: torch.optim.Adam(m.parameters()) for name, m in models.items()}
-    best: dict[str, tuple[float, ...]] = {}
-    for _ in range(repeats + 1):  # the first one warms up and is usually beaten
+    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
+    for _ in range(repeats + 1):  # the first one warms up
         for name, model in models.items():
-            start, cpu = time.perf_counter(), time.process_time()
+            start, cpu = now(x), time.process_time()
             y = model(model.in_type(x)).tensor
-            forward = time.perf_counter()
+            forward = now(x)
             y.square().mean().backward()
-            backward = time.perf_counter()
+            backward = now(x)
             optimisers[name].step()
             optimisers[name].zero_grad()
-            end = time.perf_counter()
-            new = end - start, time.process_time() - cpu, forward - start, backward - forward
-            best[name] = tuple(map(min, best.get(name, new), new))
-    return best
+            end = now(x)
+            times[name].append((end - start, time.process_time() - cpu, forward - start, backward - forward))
+    return {name: tuple(map(statistics.median, zip(*rows[1:]))) for name, rows in times.items()}
+
+
+def now(x: torch.Tensor) -> float:
+    """Seconds, once the tensor's device has done what it was given."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
 
 
 def compare(models: dict[str, nn.Module], x: torch.Tensor) -> dict[str, tuple[float, float]]:
@@ -163,7 +183,7 @@ def compare(models: dict[str, nn.Module], x: torch.Tensor) -> dict[str, tuple[fl
         torch.manual_seed(0)
         inputs = x.clone().requires_grad_()
         y = model(model.in_type(inputs)).tensor
-        (y * torch.randn(y.shape)).sum().backward()
+        (y * torch.randn(y.shape).to(y)).sum().backward()
         results[name] = y.detach(), [inputs.grad, *(p.grad for p in model.parameters())]
     expected_output, expected = next(iter(results.values()))
 
@@ -200,32 +220,76 @@ def _memory(field: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def sweep(args: argparse.Namespace) -> None:
-    """One convolution, forward and backward, by fields, frequency, kernel and batch."""
-    default = dict(fields=32, frequency=6, kernel=4, batch=20)
-    values = dict(fields=(8, 16, 32, 64), frequency=(2, 4, 6, 8), kernel=(3, 4, 5, 7), batch=(1, 8, 20, 50))
+def layer_table(args: argparse.Namespace) -> None:
+    """The convolutions of two networks, forward and backward."""
     rows = []
-    for name, settings in values.items():
-        for value in settings:
-            rows.append([f"{name} {value}", *_sweep_row({**default, name: value}, args)])
-    defaults = ", ".join(f"{k} {v}" for k, v in default.items())
-    header = ["", *(f"{v} ms" for v in args.variants), *(f"{v}" for v in args.variants[1:])]
-    table(
-        f"One convolution on 15 x 15, forward and backward; unless said otherwise {defaults}",
-        header,
-        rows,
+    for name, (*layer, size, batch) in LAYERS.items():
+        times, way = layer_times(layer, size, batch, True, args)
+        rows.append([name, *times, *way])
+    table("One convolution, forward and backward", layer_header(args), rows)
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """One convolution on 13 x 13, with and without gradient, by fields, frequency, kernel and batch."""
+    default = dict(fields=16, frequency=4, kernel=3, batch=10)
+    values = dict(
+        fields=(1, 2, 4, 8, 16, 32, 64, 128),
+        frequency=(1, 2, 4, 6, 8),
+        kernel=(1, 3, 5, 7, 9),
+        batch=(1, 10, 50, 200),
     )
+    for gradient in (True, False):
+        rows = []
+        for name, settings in values.items():
+            for value in settings:
+                o = {**default, name: value}
+                layer = o["fields"], o["fields"], o["frequency"], o["kernel"], 1, 0
+                times, way = layer_times(layer, 13, o["batch"], gradient, args)
+                rows.append([f"{name} {value}", *times, *way])
+        defaults = ", ".join(f"{k} {v}" for k, v in default.items())
+        kind = "forward and backward" if gradient else "forward in eval mode without gradient"
+        table(f"One convolution on 13 x 13, {kind}; unless said otherwise {defaults}", layer_header(args), rows)
 
 
-def _sweep_row(setting: dict[str, int], args: argparse.Namespace) -> Iterable[str]:
-    gspace = rot2dOnR2(maximum_frequency=setting["frequency"])
+def layer_header(args: argparse.Namespace) -> list[str]:
+    names = args.variants[1:]
+    return ["", *(f"{v} ms" for v in args.variants), *names, *(f"{v} way" for v in names)]
+
+
+def layer_times(
+    layer: Sequence[int], size: int, batch: int, gradient: bool, args: argparse.Namespace
+) -> tuple[list[str], list[str]]:
+    """Milliseconds of every variant and their ratios to the first, interleaved; and the ways taken."""
+    models = variants(convolution(*layer).to(args.device), args.variants)
+    first = next(iter(models.values()))
+    x = torch.randn(batch, first.in_type.size, size, size, device=args.device)
+    x.requires_grad_(gradient and layer[0] > 0)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for model in models.values():
+        model.train(gradient)
+    began = time.perf_counter()
+    while len(times[args.variants[0]]) <= args.repeats or (
+        time.perf_counter() - began < 1 and len(times[args.variants[0]]) < 200
+    ):
+        for name, model in models.items():
+            with torch.set_grad_enabled(gradient):
+                start = now(x)
+                y = model(model.in_type(x)).tensor
+                if gradient:
+                    y.backward(torch.ones_like(y))
+                times[name].append(now(x) - start)
+    medians = [1e3 * statistics.median(times[v][1:]) for v in args.variants]
+    ways = [explain(models[v])[0].way for v in args.variants[1:]]
+    return [f"{ms:.2f}" for ms in medians] + [f"{medians[0] / ms:.2f}x" for ms in medians[1:]], ways
+
+
+def convolution(fields_in: int, fields_out: int, frequency: int, kernel: int, stride: int, padding: int) -> enn.R2Conv:
+    """Between fields of the regular representation, or from a scalar field (``fields_in`` 0)."""
+    gspace = rot2dOnR2(maximum_frequency=frequency)
     group = gspace.fibergroup
-    representation = group.spectral_regular_representation(*group.bl_irreps(setting["frequency"]))
-    fields = enn.FieldType(gspace, setting["fields"] * [representation])
-    models = variants(enn.R2Conv(fields, fields, setting["kernel"]), args.variants)
-    times = measure(models, torch.randn(setting["batch"], fields.size, 15, 15), args.repeats)
-    milliseconds = [1e3 * sum(times[v][2:]) for v in args.variants]
-    return [f"{ms:.1f}" for ms in milliseconds] + [f"{milliseconds[0] / ms:.1f}x" for ms in milliseconds[1:]]
+    regular = group.spectral_regular_representation(*group.bl_irreps(frequency))
+    in_type = enn.FieldType(gspace, fields_in * [regular] or [gspace.trivial_repr])
+    return enn.R2Conv(in_type, enn.FieldType(gspace, fields_out * [regular]), kernel, stride=stride, padding=padding)
 
 
 def processor() -> str:

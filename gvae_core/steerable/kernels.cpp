@@ -761,17 +761,26 @@ inline void transform(const float* matrix, long rows, long columns, const Vec* i
     }
 }
 
+inline Vec join(Half a, Half b) {
+#if defined(__AVX512F__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
+#endif
+    float halves[2 * SIZE<Half>];
+    store(halves, a);
+    store(halves + SIZE<Half>, b);
+    return load<Vec>(halves);
+}
+
 // A register of lanes: of one pixel, or where only half a register of lanes is left the same lanes
 // of two pixels. `second` is how far apart the two halves lie, a multiple of `stride` floats.
 inline Vec load_lanes(const float* p, long second) {
-    if constexpr (WIDTH <= LANES) return load<Vec>(p);
-    float halves[WIDTH];
-    std::memcpy(halves, p, sizeof(Half));
-    std::memcpy(halves + WIDTH / 2, p + second, sizeof(Half));
-    return load<Vec>(halves);
+    if (WIDTH <= LANES || second == WIDTH / 2) return load<Vec>(p);
+    return join(load<Half>(p), load<Half>(p + second));
 }
 inline void store_lanes(float* p, long second, Vec v) {
-    if constexpr (WIDTH <= LANES) return store(p, v);
+    if (WIDTH <= LANES || second == WIDTH / 2) return store(p, v);
     float halves[WIDTH];
     store(halves, v);
     std::memcpy(p + second, halves + WIDTH / 2, sizeof(Half));  // the same place twice: the first stays

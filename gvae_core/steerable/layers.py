@@ -26,6 +26,7 @@ from .factors import Factors, costs, factorise, uniform_representation
 from .features import Affine, Features, as_features
 
 PATHS = ("escnn", "torch", "native")
+LAYOUT_COST = 64  # multiply-adds of a dense convolution in the time in which one value is packed or unpacked
 
 
 class _Fast:
@@ -96,7 +97,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._factors: Factors = factors
         self._costs = costs(factors)
         self._plan: native.ConvolutionPlan | None = plan
-        self._always_dense = self._way("native" if plan else "torch") == self._way("torch") == "dense"
+        ways = [("torch", False)] + [("native", packed) for packed in (False, True) if plan]
+        self._always_dense = {self._way(*way) for way in ways} == {"dense"}
         self._prepared_for = self._sampled_basis.detach().clone(), self._geometry
         self._prepared_as: tuple | None = None
         self._constants: tuple[tuple, tuple] | None = None
@@ -211,7 +213,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         if not self._fits(x):
             return self._convolve_dense(input)  # torch says what is wrong
         weights, bias = self.weights, self.expanded_bias
-        way = self._way("native" if self._takes_native(x, weights, bias) else "torch")
+        way = self._way("native" if self._takes_native(x, weights, bias) else "torch", x.packed)
         if way == "dense":
             return self._convolve_dense(x)
         filters, coefficients, basis_out = self._float_constants()
@@ -238,9 +240,16 @@ class FastR2Conv(_Fast, enn.R2Conv):
         )
         return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
 
-    def _way(self, path: str) -> str:
-        """The cheaper of a path and the dense convolution, by the rule of `factors.costs`."""
-        return "dense" if self._costs["dense"] < self._costs[path] else path
+    def _way(self, path: str, packed: bool) -> str:
+        """The cheaper of a path and the dense convolution, by the rule of `factors.costs`.
+
+        Between the compiled layers, whose features are packed, the dense convolution unpacks and its result is packed
+        again; a compiled convolution on planes packs them.
+        """
+        layout = {"native": {"dense": self.out_type.size, "native": 0}, "torch": {"dense": 0, "torch": 0}}[path]
+        layout["dense" if packed else path] += self.in_type.size if path == "native" else 0
+        cost = {way: self._costs[way] + LAYOUT_COST * channels for way, channels in layout.items()}
+        return min(cost, key=cost.get)
 
     def _fits(self, x: Features) -> bool:
         """Whether the kernel fits into the padded map, and the input's dtype to the weights'."""
@@ -557,14 +566,16 @@ def explain(module: nn.Module) -> list[Explanation]:
                 path = "torch"
                 notes.append("the compiled kernels are not available")
             if isinstance(layer, FastR2Conv):
-                f, way = layer._factors, layer._way(path)
+                f = layer._factors
+                way = layer._way(path, packed=f.components_in > 1)  # features from a compiled layer, or an image
                 dense = f.components_in * f.components_out * layer.kernel_size**2
                 notes.append(
                     f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields"
                 )
-                this, other = (layer._costs[w] / 1e3 for w in ((way, "dense") if way != "dense" else (way, path)))
-                comparison = f"{this:.1f} against {other:.1f} thousand multiply-adds per pixel"
-                notes.append(f"{'dense' if way == 'dense' else 'factored'}, as its cost is {comparison}")
+                notes.append(
+                    f"{'dense' if way == 'dense' else 'factored'}, as its cost is {layer._costs['dense'] / 1e3:.1f} dense"
+                    f" against {layer._costs[path] / 1e3:.1f} thousand multiply-adds per pixel"
+                )
         rows.append(Explanation(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes), way or path))
     return rows
 
