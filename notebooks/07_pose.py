@@ -105,9 +105,12 @@ Markdown(tables.save(tables.poses([results["pose"]]), "pose", **stamp))
 # %%
 chosen = (test.labels == digit).nonzero()[:50, 0]
 with torch.no_grad():
-    canonical = rotate(turned[chosen], -found[chosen])
-    drawn = models["pose"].reconstruct(turned[chosen])
-sheets = {f"test {digit}s, turned at random": turned[chosen], "turned back by their pose": canonical, "drawn by the model": drawn.clamp(0, 1)}
+    drawn = models["pose"].reconstruct(turned[chosen]).clamp(0, 1)
+sheets = {
+    f"test {digit}s, turned at random": turned[chosen],
+    "turned back by their pose": rotate(turned[chosen], -found[chosen]),
+    "drawn by the model": drawn,
+}
 figures.save(figures.contact_sheets(sheets), "same_way_up", **stamp);
 
 # %% [markdown]
@@ -129,6 +132,18 @@ Markdown(tables.save(tables.codes(list(results.values())), "codes_born_rotated",
 full_size = profiles.full_size_results("born_rotated")
 with_pose = [result for result in full_size if result.spec.sizes.get("pose")]
 Markdown(f"{tables.poses(with_pose)}\n\n{tables.codes(full_size)}" if with_pose else "None yet.")
+
+# %%
+if with_pose and with_pose[0].checkpoint.is_file():
+    model = with_pose[0].load_model()
+    of_class = (test.labels == digit).nonzero()[:50, 0]
+    with torch.no_grad():
+        sheets = {
+            f"{digit}s, turned at random": turned[of_class],
+            "turned back by their pose": model.canonical(turned[of_class]),
+            "drawn by the model": model.reconstruct(turned[of_class]).clamp(0, 1),
+        }
+    figures.save(figures.contact_sheets(sheets), "same_way_up_full_size", profile="paper", source=source);
 
 # %% [markdown]
 # ## Quarter turns only

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from ..files import ROOT, outputs_directory, write_atomically, write_text
 from ..runs.results import find, read_result
 from . import figures, results_page, tables
-from .profiles import TABLES, reconstructions, sphere_and_plane
+from .profiles import TABLES, born_rotated, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
 
@@ -27,7 +27,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     In a fresh clone there is nothing to copy: the page and the figures that hold numbers are made again from
     the committed JSONs. Committed runs of this source that the profile no longer has are removed. An interim result
     is copied too, and says so. Checkpoints for the paper profile only (the others are quickly trained), and of those
-    runs that a fresh machine shows: the first seed's judge and the models it reads.
+    runs that a fresh machine shows: the first seed's judge, the models it reads, and the one with a pose.
 
     Returns
     -------
@@ -47,7 +47,9 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     made, folder = outputs_directory(), ROOT / "outputs" / profile
     if not results and not any((folder / "runs").glob("*.json")):
         raise ValueError(f"expected results of profile {profile}, source {source}; found none in {made}")
-    shown = reconstructions(profile, source, seeds[0]) if profile == "paper" else []
+    shown = []
+    if profile == "paper":
+        shown = [*reconstructions(profile, source, seeds[0]), born_rotated(profile, source, seeds[0])["pose"]]
     paths = [result.path for result in results]
     paths += [result.checkpoint for result in results if result.spec in shown and result.checkpoint.is_file()]
     files = {folder / "runs" / path.name: path for path in paths}

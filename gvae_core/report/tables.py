@@ -252,9 +252,10 @@ def poses(results: Sequence[Result], link: Link | None = None) -> str:
             "90 % arcs that hold": f"{numbers['coverage']:.1%}",
             "R in class 0 … 9": model,
             "from the images alone": images,
+            "Runs": [result],
         }
-        rows.append(row | ({"Run": link(result)} if link else {}))
-    return _markdown(rows)
+        rows.append(row)
+    return _markdown(rows, link)
 
 
 def codes(results: Sequence[Result], link: Link | None = None) -> str:
@@ -272,8 +273,8 @@ def codes(results: Sequence[Result], link: Link | None = None) -> str:
         row["Moved by a turn, of same / other digit"] = (
             "{moved:.1f}° of {typical_same_class:.0f}° / {typical_other_class:.0f}°".format(**numbers)
         )
-        rows.append(row | ({"Run": link(result)} if link else {}))
-    return _markdown(rows)
+        rows.append(row | {"Runs": [result]})
+    return _markdown(rows, link)
 
 
 def measured(shares: Shares, **numbers: object) -> dict:
