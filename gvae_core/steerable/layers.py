@@ -524,8 +524,9 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
 
     The module is changed in place and returned: every layer of a kind in `FAST` gets the class of
     its fast counterpart. Parameters are the very same tensors, so an existing optimiser goes on
-    working; the state dict, hooks, training mode and random draws stay as they are. A layer that
-    cannot be fast keeps escnn's forward, and `explain` says why. Calling it again is harmless, and
+    working; the state dict, hooks, training mode and random draws stay as they are. The sampled bases, which escnn
+    shares among all models of a process, become the layers' own. A layer that cannot be fast keeps escnn's forward,
+    and `explain` says why; it also says which convolutions take escnn's dense way because that is the fastest. Calling it again is harmless, and
     with another ``path`` it changes the path.
 
     Parameters
@@ -533,6 +534,11 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     module : any module tree with escnn layers
     path : "native", "torch" or "escnn" (the layers' original forward); None takes the environment
         variable ``GVAE_STEERABLE``, or the fastest
+
+    Derivatives of any order and torch.func's transforms work on every path: where the kernels cannot follow, escnn's
+    convolution or torch operations compute the same. A module that takes and returns tensors (an encoder, say) is
+    exported by ``torch.export.export(module.eval(), (images,))``, which traces torch operations alone. A module with
+    escnn layers cannot be pickled, escnn's groups cannot: save its state dict, which loads in either mode.
 
     Raises
     ------
