@@ -37,9 +37,7 @@ NATIVE_ONLY_FLOAT32 = [("torch", torch.float32), ("torch", torch.float64)] + [
 def so2_fields(frequency: int, count: int) -> enn.FieldType:
     gspace = gspaces.rot2dOnR2(maximum_frequency=max(frequency, 1))
     group = gspace.fibergroup
-    return enn.FieldType(
-        gspace, count * [group.spectral_regular_representation(*group.bl_irreps(frequency))]
-    )
+    return enn.FieldType(gspace, count * [group.spectral_regular_representation(*group.bl_irreps(frequency))])
 
 
 def encoder(
@@ -83,9 +81,7 @@ def run(module: nn.Module, x: torch.Tensor, seed: int = 0) -> dict[str, torch.Te
     y = module(enn.GeometricTensor(x, module.in_type)).tensor
     torch.manual_seed(seed + 1)
     (y * torch.randn(y.shape, dtype=y.dtype)).sum().backward()
-    gradients = {
-        f"gradient of {n}": p.grad for n, p in module.named_parameters() if p.grad is not None
-    }
+    gradients = {f"gradient of {n}": p.grad for n, p in module.named_parameters() if p.grad is not None}
     buffers = {n: b.clone() for n, b in module.named_buffers() if "running" in n or "batches" in n}
     return {"output": y.detach(), "gradient of the input": x.grad, **gradients, **buffers}
 
@@ -97,9 +93,7 @@ def assert_same(fast: nn.Module, stock: nn.Module, x: torch.Tensor) -> None:
     assert max(errors.values()) <= TOLERANCE[x.dtype], errors
 
 
-def pair(
-    module: nn.Module, path: str, dtype: torch.dtype = torch.float32
-) -> tuple[nn.Module, nn.Module]:
+def pair(module: nn.Module, path: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
     """(fast, stock) with the same random parameters."""
     for p in module.parameters():
         nn.init.normal_(p, std=0.3)
@@ -151,17 +145,13 @@ CHOOSE = layers.FastR2Conv._way
     bias=st.booleans(),
     training=st.booleans(),
 )
-def test_convolution(
-    path, dtype, frequencies, counts, kernel_size, stride, padding, extra, batch, bias, training
-):
+def test_convolution(path, dtype, frequencies, counts, kernel_size, stride, padding, extra, batch, bias, training):
     in_type, out_type = so2_fields(max(frequencies), counts[0]), None
     group = in_type.fibergroup
     reprs = [group.spectral_regular_representation(*group.bl_irreps(f)) for f in frequencies]
     in_type, out_type = (enn.FieldType(in_type.gspace, n * [r]) for n, r in zip(counts, reprs))
     try:
-        stock = enn.R2Conv(
-            in_type, out_type, kernel_size, stride=stride, padding=padding, bias=bias
-        )
+        stock = enn.R2Conv(in_type, out_type, kernel_size, stride=stride, padding=padding, bias=bias)
     except ValueError:  # the basis is empty: kernel 1 between different irreps
         return
     fast, stock = pair(stock, path, dtype)
@@ -183,9 +173,7 @@ def test_network(path, dtype, training, activation):
     assert path_in_use(fast) == path
     for _ in range(2):  # the running statistics move on
         for module in (fast, stock):
-            module.train().train(
-                training
-            )  # escnn's filter in eval mode is good for one backward pass
+            module.train().train(training)  # escnn's filter in eval mode is good for one backward pass
         assert_same(fast, stock, torch.randn(6, 1, 14, 13, dtype=dtype))
 
 
@@ -205,9 +193,7 @@ def test_the_fastest_way(path, training):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
-    "options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}]
-)
+@pytest.mark.parametrize("options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}])
 def test_batch_norm_options(path, options):
     fields = so2_fields(3, 5)
     layers = [enn.R2Conv(so2_fields(3, 2), fields, 3), enn.IIDBatchNorm2d(fields, **options)]
@@ -626,9 +612,7 @@ def test_benchmark_prints_its_tables(monkeypatch, capsys):
         "--no-memory",
         "--batch",
     ]
-    steerable_bench.main(
-        parser.parse_args([*arguments, "2", "--threads", str(torch.get_num_threads())])
-    )
+    steerable_bench.main(parser.parse_args([*arguments, "2", "--threads", str(torch.get_num_threads())]))
     lines = capsys.readouterr().out.splitlines()
     header, stock, fast = (line.split() for line in lines[-3:])
     assert (stock[0], fast[0], fast[1]) == ("escnn", "torch", "torch") and header[0] == "variant"

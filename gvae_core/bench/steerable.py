@@ -72,10 +72,7 @@ def main(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise ValueError(f"expected --{name} to be at least 1, got {getattr(args, name)}")
     torch.set_num_threads(args.threads)
-    print(
-        f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, "
-        f"batch {args.batch}"
-    )
+    print(f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, batch {args.batch}")
     for network in args.networks:
         models, x = (
             variants(encoder(network, args.padding).to(args.device), args.variants),
@@ -148,9 +145,7 @@ def variants(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     return {name: m if name == "escnn" else accelerate(m, name) for name, m in copies.items()}
 
 
-def measure(
-    models: dict[str, nn.Module], x: torch.Tensor, repeats: int
-) -> dict[str, tuple[float, ...]]:
+def measure(models: dict[str, nn.Module], x: torch.Tensor, repeats: int) -> dict[str, tuple[float, ...]]:
     """(step, step in CPU seconds, forward, backward) of each, medians of interleaved repeats."""
     optimisers = {name: torch.optim.Adam(m.parameters()) for name, m in models.items()}
     times: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
@@ -221,13 +216,8 @@ def _memory(field: str) -> float:
     """MiB of this process: "VmRSS" now, "VmHWM" at most so far (the latter for both off Linux)."""
     status = Path("/proc/self/status")
     if status.exists():
-        return (
-            next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(field))
-            / 2**10
-        )
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith(field)) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def layer_table(args: argparse.Namespace) -> None:
@@ -293,9 +283,7 @@ def layer_times(
     return [f"{ms:.2f}" for ms in medians] + [f"{medians[0] / ms:.2f}x" for ms in medians[1:]], ways
 
 
-def convolution(
-    fields_in: int, fields_out: int, frequency: int, kernel: int, stride: int, padding: int
-) -> enn.R2Conv:
+def convolution(fields_in: int, fields_out: int, frequency: int, kernel: int, stride: int, padding: int) -> enn.R2Conv:
     """Between fields of the regular representation, or from a scalar field (``fields_in`` 0)."""
     gspace = rot2dOnR2(maximum_frequency=frequency)
     group = gspace.fibergroup
@@ -308,9 +296,7 @@ def processor() -> str:
     """The processor's name, and its widest vectors that matter here."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    values = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = values.get("model name") or platform.processor() or platform.machine()
     flags = values.get("flags", "").split()
     return name + next((f" ({f})" for f in ("avx512f", "avx2") if f in flags), "")

@@ -89,7 +89,8 @@ def costs(f: Factors, lanes: int = 8) -> dict[str, float]:
     after = 0 if f.basis_out is None else f.components_out**2 * f.fields_out
     return {
         "dense": f.components_in * f.components_out * k * k * f.fields_in * f.fields_out,
-        "torch": 1.2 * (maps * components * k * k * f.fields_in + mixing * f.fields_out + 350 * maps * f.fields_in + after),
+        "torch": 1.2
+        * (maps * components * k * k * f.fields_in + mixing * f.fields_out + 350 * maps * f.fields_in + after),
         "native": 1.3 * (rank * k * k * components * padded_in + mixing * padded_out + 8 * terms * padded_in + 3000),
     }
 
@@ -118,18 +119,12 @@ def factorise(convolution: R2Conv) -> Factors:
     input_repr = uniform_representation(convolution.in_type)
     output_repr = uniform_representation(convolution.out_type)
     if input_repr is None or output_repr is None:
-        raise ValueError(
-            f"the {'input' if input_repr is None else 'output'} fields differ in representation"
-        )
+        raise ValueError(f"the {'input' if input_repr is None else 'output'} fields differ in representation")
 
     (block_basis,) = convolution.basisexpansion.children()
     sampled = block_basis.sampled_basis.detach().double().cpu().numpy()  # [basis, out, in, taps]
     basis_in, basis_out = _change_of_basis(input_repr), _change_of_basis(output_repr)
-    rows = (
-        sampled
-        if basis_out is None
-        else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
-    )
+    rows = sampled if basis_out is None else np.einsum("ij,bjkt->bikt", output_repr.change_of_basis_inv, sampled)
 
     filters, mixing, blocks, trivial, residual, start, first_map = [], [], [], [], 0.0, 0, 0
     for irrep in map(lambda identifier: output_repr.group.irrep(*identifier), output_repr.irreps):
@@ -145,9 +140,7 @@ def factorise(convolution: R2Conv) -> Factors:
             first_map += len(psi)
         start += size
     if residual > RESIDUAL_TOLERANCE:
-        raise ValueError(
-            f"the factorisation leaves a residual of {residual:.1e}, above {RESIDUAL_TOLERANCE:.0e}"
-        )
+        raise ValueError(f"the factorisation leaves a residual of {residual:.1e}, above {RESIDUAL_TOLERANCE:.0e}")
     k = convolution.kernel_size
     return Factors(
         filters=np.concatenate(filters).reshape(-1, input_repr.size, k, k),

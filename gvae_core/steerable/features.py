@@ -60,9 +60,7 @@ class Features(GeometricTensor):
     def raw(self) -> Tensor:
         pending = self.affine is not None or self.keep is not None
         if pending and self._version is not None and self._raw._version != self._version:
-            raise RuntimeError(
-                "a layer's input was changed in place while the layer's output waited for its use"
-            )
+            raise RuntimeError("a layer's input was changed in place while the layer's output waited for its use")
         return self._raw
 
     @property

@@ -67,7 +67,7 @@ class _Fast:
 
     def __reduce_ex__(self, protocol: int):
         raise TypeError(
-            "escnn's groups cannot be pickled, and no module that holds them: save the model's state_dict() and load it "
+            "escnn's groups cannot be pickled, nor can a module that holds them: save its state_dict() and load it "
             "into a model that is built anew (copy.deepcopy works)"
         )
 
@@ -327,19 +327,13 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
         if from_batch:
             with torch.no_grad():
                 if x.packed:
-                    means, variances = (
-                        a[:, : shape[0]].T for a in native.statistics(x.raw.detach())
-                    )
+                    means, variances = (a[:, : shape[0]].T for a in native.statistics(x.raw.detach()))
                 else:
                     variances, means = torch.var_mean(x.raw.unflatten(1, shape), (0, 3, 4))
                 mean = means @ own("avg").T if trivial else torch.zeros_like(means)
                 variance = variances.mean(1, keepdim=True)
                 if self.track_running_stats:
-                    factor = (
-                        self.momentum
-                        if self.momentum is not None
-                        else 1.0 / self.num_batches_tracked.item()
-                    )
+                    factor = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.item()
                     own("running_var").mul_(1 - factor).add_(variance, alpha=factor)
                     if trivial:
                         own("running_mean").mul_(1 - factor).add_(mean, alpha=factor)
@@ -347,11 +341,7 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
             variance = own("running_var")
             mean = own("running_mean") if trivial else variance.new_zeros(shape)
         scale = (own("weight") if self.affine else 1.0) / (variance + self.eps).sqrt()
-        shift = (
-            own("bias") @ own("change_of_basis").T
-            if self.affine and trivial
-            else torch.zeros_like(mean)
-        )
+        shift = own("bias") @ own("change_of_basis").T if self.affine and trivial else torch.zeros_like(mean)
         if not self.training and self.track_running_stats:
             # escnn reads the buffers now; later updates in place must not change this output
             mean = mean.clone()
@@ -381,9 +371,7 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
             affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
             raw = x.raw if x.packed else native.Pack.apply(x.raw, len(self.in_type))
             return Features(native.Activate.apply(plan, raw, *affine), self.out_type, packed=True)
-        y = torch_path.sample_activate_project(
-            x.planes, x.affine, self.A, self.Ainv, self._function
-        )
+        y = torch_path.sample_activate_project(x.planes, x.affine, self.A, self.Ainv, self._function)
         return Features(y, self.out_type)
 
 
@@ -409,9 +397,7 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
         if x.affine is not None or x.keep is not None:
             x = Features(x.tensor, x.type)
         n, height, width = x.grid
-        draws = torch.empty(
-            n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device
-        )
+        draws = torch.empty(n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device)
         draws.uniform_()
         keep = (draws > self.p).to(x.raw.dtype) / (1.0 - self.p)
         return Features(x.raw, self.out_type, packed=x.packed, keep=keep)
@@ -426,15 +412,13 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
         if self._takes_escnn(input) or not x.packed or x.affine is not None or x.keep is not None:
             return super().forward(input)
         channels_last = x.raw.flatten(3).permute(0, 3, 1, 2)
-        pooled = F.avg_pool2d(
-            channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode
-        )
+        pooled = F.avg_pool2d(channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode)
         packed = pooled.permute(0, 2, 3, 1).unflatten(3, x.raw.shape[3:]).contiguous()
         return Features(packed, self.out_type, packed=True)
 
 
 class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D):
-    """`escnn.nn.PointwiseAvgPoolAntialiased2D`: a Gaussian is separable, so rows and columns are two matrix products."""
+    """`escnn.nn.PointwiseAvgPoolAntialiased2D`: a Gaussian is separable, so it is two matrix products."""
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
@@ -449,9 +433,7 @@ class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D
             return Features(rows @ (x.raw @ columns.T), self.out_type)
         blurred = columns @ x.raw.reshape(n * height, width, -1)
         blurred = rows @ blurred.reshape(n, height, -1)
-        return Features(
-            blurred.reshape(n, len(rows), len(columns), *x.raw.shape[3:]), self.out_type, packed=True
-        )
+        return Features(blurred.reshape(n, len(rows), len(columns), *x.raw.shape[3:]), self.out_type, packed=True)
 
     def _blur(self, size: int, axis: int) -> Tensor:
         """The blur along one axis as a matrix [output positions, size]; outside of the map is zero."""
@@ -490,9 +472,9 @@ FAST: dict[type, type] = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """One layer of a model: the path it is on ("native", "torch" or "escnn"), why, and what a convolution does there.
+    """One layer of a model: the path it is on ("native", "torch" or "escnn"), why, and its way to compute.
 
-    way : "native", "torch" or "dense"; escnn's dense convolution is one way of each path, taken where it is the fastest
+    way : "native", "torch" or "dense": on both fast paths a convolution may be escnn's dense one, where that is faster
     """
 
     name: str
@@ -506,9 +488,7 @@ class Explanation:
         return self.path != "escnn"
 
     def __str__(self) -> str:
-        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (
-            f", {self.note}" if self.note else ""
-        )
+        return f"{self.name or '(root)'}: {self.kind}: {self.path}" + (f", {self.note}" if self.note else "")
 
 
 def default_path() -> str:
@@ -580,9 +560,7 @@ def explain(module: nn.Module) -> list[Explanation]:
             continue
         path, way, notes = "escnn", "", []
         if not isinstance(layer, _Fast):
-            notes.append(
-                layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer")
-            )
+            notes.append(layer.__dict__.get("_steerable_refusal", "no fast version of this kind of layer"))
         elif layer.steerable_path == "escnn":
             notes.append("asked for")
         else:
@@ -597,7 +575,8 @@ def explain(module: nn.Module) -> list[Explanation]:
                 f = layer._factors
                 way = layer._way(path, packed=f.components_in > 1)  # features from a compiled layer, or an image
                 dense = f.components_in * f.components_out * layer.kernel_size**2
-                notes.append(f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields")
+                count = f"{f.multiplications} instead of {dense} multiply-adds"
+                notes.append(f"{len(f.filters)} maps, {count} per pair of fields")
                 notes.append(
                     f"{'dense' if way == 'dense' else 'factored'}, as its cost is {layer._costs['dense'] / 1e3:.1f} dense"
                     f" against {layer._costs[path] / 1e3:.1f} thousand multiply-adds per pixel"

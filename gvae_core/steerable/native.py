@@ -40,10 +40,7 @@ class _Convolution(Structure):
         [(name, c_int64) for name in ("images", "height", "width", "components", "fields")]
         + [(name, c_int64) for name in ("height_out", "width_out", "components_out", "fields_out")]
         + [(name, c_int64) for name in ("kernel", "stride", "pad_y", "pad_x")]
-        + [
-            (name, c_int64)
-            for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")
-        ]
+        + [(name, c_int64) for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")]
         + [
             ("bank", POINTER(c_float)),
             ("block", POINTER(c_int32)),
@@ -71,10 +68,7 @@ class _Activation(Structure):
             "relu",
             "threads",
         )
-    ] + [
-        (name, c_void_p)
-        for name in ("mean", "scale", "shift", "samples", "project", "project_back", "samples_back")
-    ]
+    ] + [(name, c_void_p) for name in ("mean", "scale", "shift", "samples", "project", "project_back", "samples_back")]
 
 
 # ---- building ------------------------------------------------------------------------------------
@@ -91,11 +85,7 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
         raise RuntimeError("no C++ compiler found (g++, c++ or clang++, or the variable CXX)")
     if extra_flags is None:
         extra_flags = next(
-            (
-                flags
-                for flags in (("-march=native",), ("-mcpu=native",))
-                if _macros(compiler, flags)
-            ),
+            (flags for flags in (("-march=native",), ("-mcpu=native",)) if _macros(compiler, flags)),
             (),
         )
     flags = (*FLAGS, *extra_flags)
@@ -115,9 +105,7 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
                 command = [compiler, *flags, str(SOURCE), "-o", str(built)]
                 result = subprocess.run(command, capture_output=True, text=True, timeout=300)
                 if result.returncode:
-                    raise RuntimeError(
-                        f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}"
-                    )
+                    raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}")
                 os.replace(built, library)
     return library
 
@@ -136,8 +124,7 @@ def load() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(build(cache / "steerable")))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         warnings.warn(
-            "the compiled steerable kernels are not available, the torch path is used instead: "
-            f"{error}",
+            f"the compiled steerable kernels are not available, the torch path is used instead: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -248,9 +235,7 @@ class ConvolutionPlan:
                 bank.append(row)
             terms.append((m, index * (self.end - self.first) + d - self.first, value))
         self.bank = np.ascontiguousarray(np.stack(bank, 1), np.float32)  # [taps, filters]
-        self.blocks = np.array(
-            [[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32
-        )
+        self.blocks = np.array([[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32)
         self.terms = _sparse(terms, maps)
         self.back = _sparse([(s, m, v) for m, s, v in terms], len(bank) * (self.end - self.first))
 
@@ -258,12 +243,10 @@ class ConvolutionPlan:
         """The C structure for inputs like ``x`` [N, H, W, components, lanes]."""
         f, k = self.factors, self.factors.filters.shape[-1]
         images, height, width, *channels = x.shape
-        sides = [
-            (side + 2 * pad - k) // self.stride + 1 for side, pad in ((height, self.pad_y), (width, self.pad_x))
-        ]
+        sides = [(side + 2 * pad - k) // self.stride + 1 for side, pad in ((height, self.pad_y), (width, self.pad_x))]
         if min(sides) < 1 or channels != [f.components_in, lanes(f.fields_in)]:
             raise ValueError(
-                f"expected [N, H, W, {f.components_in}, {lanes(f.fields_in)}] with sides that a kernel of {k} fits into, "
+                f"expected [N, H, W, {f.components_in}, {lanes(f.fields_in)}], a kernel of {k} fitting into it, "
                 f"got {list(x.shape)}"
             )
         return _Convolution(
@@ -277,9 +260,7 @@ class ConvolutionPlan:
         )  # fmt: skip
 
 
-def _sparse(
-    entries: list[tuple[int, int, float]], rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sparse(entries: list[tuple[int, int, float]], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row, column, value) -> row starts, columns, values."""
     entries = sorted(entries)
     begin = np.searchsorted([e[0] for e in entries], np.arange(rows + 1)).astype(np.int32)
@@ -314,10 +295,7 @@ def readable(*tensors: Tensor | None) -> bool:
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and can be used now, on these tensors."""
     return (
-        not torch.compiler.is_compiling()
-        and not torch_path.transformed()
-        and readable(*tensors)
-        and load() is not None
+        not torch.compiler.is_compiling() and not torch_path.transformed() and readable(*tensors) and load() is not None
     )
 
 
@@ -325,7 +303,7 @@ def _address(x: Tensor | None) -> c_void_p:
     if x is None:
         return c_void_p(None)
     if not readable(x) or not x.is_contiguous():
-        raise ValueError(f"expected a contiguous float32 tensor on the CPU, got {x.dtype}, {x.device}, {x.stride()}")
+        raise ValueError(f"expected contiguous float32 on the CPU, got {x.dtype}, {x.device}, {x.stride()}")
     return c_void_p(x.data_ptr())
 
 
@@ -362,24 +340,31 @@ class Convolve(torch.autograd.Function):
         grad_x = grad_mixing = None
         if torch.is_grad_enabled() or not readable(grad):  # somebody differentiates the gradient, or takes several
             grad_x, grad_mixing = torch_path.differentiable_gradients(
-                lambda x, mixing: _convolve_in_torch(ctx.plan, x, keep, mixing), (x, mixing), (need_x, need_mixing), grad
+                lambda x, mixing: _convolve_in_torch(ctx.plan, x, keep, mixing),
+                (x, mixing),
+                (need_x, need_mixing),
+                grad,
             )
         elif need_x or need_mixing:
             grad = grad.contiguous()
             grad_x = torch.empty_like(x) if need_x else None
             grad_mixing = torch.empty_like(mixing) if need_mixing else None
             pointers = [_address(t) for t in (x, keep, mixing, grad, grad_x, grad_mixing)]
-            _check(
-                load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers)
-            )
+            _check(load().steerable_convolve_backward(ctypes.byref(ctx.plan.describe(x)), *pointers))
         grad_bias = None
         if need_bias:  # a bias sits on trivial irreps only
-            grad_bias = torch.stack(
-                [
-                    component.sum((0, 1, 2)) if i in ctx.plan.trivial_components else torch.zeros_like(component[0, 0, 0])
-                    for i, component in enumerate(grad.unbind(3))
-                ]
-            ) if grad.numel() else grad.new_zeros(grad.shape[3:])
+            grad_bias = (
+                torch.stack(
+                    [
+                        component.sum((0, 1, 2))
+                        if i in ctx.plan.trivial_components
+                        else torch.zeros_like(component[0, 0, 0])
+                        for i, component in enumerate(grad.unbind(3))
+                    ]
+                )
+                if grad.numel()
+                else grad.new_zeros(grad.shape[3:])
+            )
         return None, grad_x, None, grad_mixing, grad_bias
 
 

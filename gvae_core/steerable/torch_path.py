@@ -78,9 +78,7 @@ class _InPieces(torch.autograd.Function):
         return None, None, *grads
 
 
-def in_pieces(
-    function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor
-) -> Tensor:
+def in_pieces(function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor) -> Tensor:
     """``function(x, *others)``, which treats every item of ``x`` alone; on a CPU piece by piece."""
     n = max(1, CACHE_BYTES // max(1, bytes_per_item))
     if x.device.type != "cpu" or torch.compiler.is_compiling() or transformed() or len(x) <= n:
