@@ -1,5 +1,8 @@
-"""What careless or unusual use does to the fast layers: odd sizes and dtypes, weights written behind their
-back, other models in the process, state dicts of either mode, pickling, transforms, export, groups and spaces of all kinds."""
+"""What careless or unusual use does to the fast layers.
+
+Odd sizes and dtypes, weights written behind their back, other models in the process, state dicts of either mode,
+pickling, transforms, export, groups and spaces of all kinds.
+"""
 
 from __future__ import annotations
 

@@ -506,7 +506,8 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     its fast counterpart. Parameters are the very same tensors, so an existing optimiser goes on
     working; the state dict, hooks, training mode and random draws stay as they are. The sampled bases, which escnn
     shares among all models of a process, become the layers' own. A layer that cannot be fast keeps escnn's forward,
-    and `explain` says why; it also says which convolutions take escnn's dense way because that is the fastest. Calling it again is harmless, and
+    and `explain` says why; it also says which convolutions take escnn's dense way because that is the fastest. Calling
+    it again is harmless, and
     with another ``path`` it changes the path.
 
     Parameters
@@ -577,10 +578,9 @@ def explain(module: nn.Module) -> list[Explanation]:
                 dense = f.components_in * f.components_out * layer.kernel_size**2
                 count = f"{f.multiplications} instead of {dense} multiply-adds"
                 notes.append(f"{len(f.filters)} maps, {count} per pair of fields")
-                notes.append(
-                    f"{'dense' if way == 'dense' else 'factored'}, as its cost is {layer._costs['dense'] / 1e3:.1f} dense"
-                    f" against {layer._costs[path] / 1e3:.1f} thousand multiply-adds per pixel"
-                )
+                kind = "dense" if way == "dense" else "factored"
+                dense_cost, cost = layer._costs["dense"] / 1e3, layer._costs[path] / 1e3
+                notes.append(f"{kind}, as its cost is {dense_cost:.1f} dense against {cost:.1f} thousand per pixel")
         rows.append(Explanation(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes), way or path))
     return rows
 
