@@ -68,11 +68,11 @@ def encoder(
     return enn.SequentialModule(*layers)
 
 
-def error(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest difference, relative to the largest value of the reference b."""
+def error(a: torch.Tensor, b: torch.Tensor, least: float = 1e-30) -> float:
+    """Largest difference, relative to the largest value of the reference b, or to ``least``."""
     assert a.shape == b.shape and a.dtype == b.dtype
     a, b = a.detach(), b.detach()
-    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) if b.numel() else 0.0
+    return float((a - b).abs().max() / b.abs().max().clamp_min(least)) if b.numel() else 0.0
 
 
 def run(module: nn.Module, x: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -91,7 +91,10 @@ def run(module: nn.Module, x: torch.Tensor, seed: int = 0) -> dict[str, torch.Te
 def assert_same(fast: nn.Module, stock: nn.Module, x: torch.Tensor) -> None:
     found, expected = run(fast, x), run(stock, x)
     assert found.keys() == expected.keys()
-    errors = {name: error(found[name].double(), expected[name].double()) for name in expected}
+    errors = {  # a bias has the gradient of a sum, and the terms of a sum may cancel
+        name: error(found[name].double(), expected[name].double(), 1.0 if "bias" in name else 1e-30)
+        for name in expected
+    }
     assert max(errors.values()) <= TOLERANCE[x.dtype], errors
 
 
@@ -183,10 +186,10 @@ def test_network(path, dtype, training, activation):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_fastest_way(path, training):
-    """By sizes alone: dense from the image and between few fields, factored between many; the same numbers."""
+    """By sizes alone: dense from the image, without a compiler between few fields too; the same numbers."""
     fast, stock = pair(encoder(fields=(4, 4, 48), padding=1), path)
     ways = [row.way for row in explain(fast) if row.kind == "R2Conv"]
-    assert ways[:3] == ["dense", "dense", path]
+    assert ways[:3] == ["dense", {"native": "native", "torch": "dense"}[path], path]
     assert all("against" in row.note for row in explain(fast) if row.kind == "R2Conv")
     for _ in range(2):
         for module in (fast, stock):

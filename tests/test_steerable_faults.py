@@ -1,5 +1,8 @@
-"""What careless or unusual use does to the fast layers: odd sizes and dtypes, weights written behind their back,
-other models in the process, state dicts of either mode, pickling, transforms, export, groups and spaces of all kinds."""
+"""What careless or unusual use does to the fast layers.
+
+Odd sizes and dtypes, weights written behind their back, other models in the process, state dicts of either mode,
+pickling, transforms, export, groups and spaces of all kinds.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from gvae_core.steerable import accelerate, explain, layers
 SMALL = dict(fields=(2, 3, 2), frequency=2, invariants=8, decoder_channels=(4, 4, 4))
 
 
-# ---- no input whatever may kill the process ----------------------------------------------------------------------------
+# ---- no input whatever may kill the process -----------------------------------------------------
 
 
 def layer_and_input(seed: int) -> tuple[nn.Module, torch.Tensor, bool]:
@@ -133,7 +136,7 @@ def test_a_map_smaller_than_the_kernel_is_escnns_error(path):
         assert messages[0] == messages[1]
 
 
-# ---- weights are never stale -------------------------------------------------------------------------------------------
+# ---- weights are never stale --------------------------------------------------------------------
 
 
 def by_copy(m: nn.Module, new: dict) -> None:
@@ -249,7 +252,7 @@ def test_parametrized_and_functional_weights(path):
         assert error(module(module.in_type(x)).tensor, expected) <= 1e-5
 
 
-# ---- models of one process do not touch each other --------------------------------------------------------------------
+# ---- models of one process do not touch each other ----------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -283,7 +286,7 @@ def test_the_papers_model_in_two_precisions():
     assert error(single.encoder(x).double(), double.encoder(x.double())) <= 1e-5
 
 
-# ---- state dicts -------------------------------------------------------------------------------------------------------
+# ---- state dicts --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [*PATHS, "escnn"])
@@ -322,7 +325,7 @@ def test_averaged_models(use_buffers, mode):
     assert torch.equal(average.eval()(module.in_type(x)).tensor, expected(module.in_type(x)).tensor)
 
 
-# ---- pickling ----------------------------------------------------------------------------------------------------------
+# ---- pickling -----------------------------------------------------------------------------------
 
 
 def test_pickling_says_what_to_do_instead():
@@ -337,7 +340,7 @@ def test_pickling_says_what_to_do_instead():
     assert shallow.weights is model.encoder.blocks[1][0].weights
 
 
-# ---- transforms, second derivatives, export --------------------------------------------------------------------------
+# ---- transforms, second derivatives, export -----------------------------------------------------
 
 
 def network(path: str | None) -> enn.SequentialModule:
@@ -435,7 +438,7 @@ def test_export_of_the_papers_encoder():
         assert error(program.module()(x), encoder(x)) <= 1e-5
 
 
-# ---- spaces without a plane, volumes, points ------------------------------------------------------------------------
+# ---- spaces without a plane, volumes, points ----------------------------------------------------
 
 
 def spaces() -> list[tuple[enn.EquivariantModule, torch.Tensor, torch.Tensor | None]]:

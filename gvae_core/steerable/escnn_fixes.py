@@ -13,6 +13,7 @@ import functools
 
 import escnn.group._numerical as numerical
 import numpy as np
+import torch
 from escnn.nn.modules.basismanager import BlocksBasisExpansion
 from escnn.nn.modules.basismanager import basisexpansion_singleblock as singleblock
 from torch import nn
@@ -45,7 +46,9 @@ class _OwnBases(BlocksBasisExpansion):
 def own_copy(block: nn.Module) -> nn.Module:
     """A sampled basis with buffers of its own; what it was sampled from stays shared."""
     own = copy.copy(block)
-    own.__class__, own._buffers = _OwnBasis, {name: buffer.clone() for name, buffer in block._buffers.items()}
+    own.__class__ = _OwnBasis
+    # escnn's buffer is a permuted view, and every flattening of it a copy
+    own._buffers = {n: b.clone(memory_format=torch.contiguous_format) for n, b in block._buffers.items()}
     return own
 
 

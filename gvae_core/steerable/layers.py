@@ -67,7 +67,7 @@ class _Fast:
 
     def __reduce_ex__(self, protocol: int):
         raise TypeError(
-            "escnn's groups cannot be pickled, and no module that holds them: save the model's state_dict() and load it "
+            "escnn's groups cannot be pickled, nor can a module that holds them: save its state_dict() and load it "
             "into a model that is built anew (copy.deepcopy works)"
         )
 
@@ -418,7 +418,7 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
 
 
 class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D):
-    """`escnn.nn.PointwiseAvgPoolAntialiased2D`: a Gaussian is separable, so rows and columns are two matrix products."""
+    """`escnn.nn.PointwiseAvgPoolAntialiased2D`: a Gaussian is separable, so it is two matrix products."""
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
@@ -472,9 +472,9 @@ FAST: dict[type, type] = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """One layer of a model: the path it is on ("native", "torch" or "escnn"), why, and what a convolution does there.
+    """One layer of a model: the path it is on ("native", "torch" or "escnn"), why, and its way to compute.
 
-    way : "native", "torch" or "dense"; escnn's dense convolution is one way of each path, taken where it is the fastest
+    way : "native", "torch" or "dense": on both fast paths a convolution may be escnn's dense one, where that is faster
     """
 
     name: str
@@ -504,8 +504,10 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
 
     The module is changed in place and returned: every layer of a kind in `FAST` gets the class of
     its fast counterpart. Parameters are the very same tensors, so an existing optimiser goes on
-    working; the state dict, hooks, training mode and random draws stay as they are. A layer that
-    cannot be fast keeps escnn's forward, and `explain` says why. Calling it again is harmless, and
+    working; the state dict, hooks, training mode and random draws stay as they are. The sampled bases, which escnn
+    shares among all models of a process, become the layers' own. A layer that cannot be fast keeps escnn's forward,
+    and `explain` says why; it also says which convolutions take escnn's dense way because that is the fastest. Calling
+    it again is harmless, and
     with another ``path`` it changes the path.
 
     Parameters
@@ -513,6 +515,11 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
     module : any module tree with escnn layers
     path : "native", "torch" or "escnn" (the layers' original forward); None takes the environment
         variable ``GVAE_STEERABLE``, or the fastest
+
+    Derivatives of any order and torch.func's transforms work on every path: where the kernels cannot follow, escnn's
+    convolution or torch operations compute the same. A module that takes and returns tensors (an encoder, say) is
+    exported by ``torch.export.export(module.eval(), (images,))``, which traces torch operations alone. A module with
+    escnn layers cannot be pickled, escnn's groups cannot: save its state dict, which loads in either mode.
 
     Raises
     ------
@@ -569,13 +576,11 @@ def explain(module: nn.Module) -> list[Explanation]:
                 f = layer._factors
                 way = layer._way(path, packed=f.components_in > 1)  # features from a compiled layer, or an image
                 dense = f.components_in * f.components_out * layer.kernel_size**2
-                notes.append(
-                    f"{len(f.filters)} maps, {f.multiplications} instead of {dense} multiply-adds per pair of fields"
-                )
-                notes.append(
-                    f"{'dense' if way == 'dense' else 'factored'}, as its cost is {layer._costs['dense'] / 1e3:.1f} dense"
-                    f" against {layer._costs[path] / 1e3:.1f} thousand multiply-adds per pixel"
-                )
+                count = f"{f.multiplications} instead of {dense} multiply-adds"
+                notes.append(f"{len(f.filters)} maps, {count} per pair of fields")
+                kind = "dense" if way == "dense" else "factored"
+                dense_cost, cost = layer._costs["dense"] / 1e3, layer._costs[path] / 1e3
+                notes.append(f"{kind}, as its cost is {dense_cost:.1f} dense against {cost:.1f} thousand per pixel")
         rows.append(Explanation(name, type(layer).__name__.removeprefix("Fast"), path, "; ".join(notes), way or path))
     return rows
 

@@ -246,7 +246,7 @@ class ConvolutionPlan:
         sides = [(side + 2 * pad - k) // self.stride + 1 for side, pad in ((height, self.pad_y), (width, self.pad_x))]
         if min(sides) < 1 or channels != [f.components_in, lanes(f.fields_in)]:
             raise ValueError(
-                f"expected [N, H, W, {f.components_in}, {lanes(f.fields_in)}] with sides that a kernel of {k} fits into, "
+                f"expected [N, H, W, {f.components_in}, {lanes(f.fields_in)}], a kernel of {k} fitting into it, "
                 f"got {list(x.shape)}"
             )
         return _Convolution(
@@ -303,7 +303,7 @@ def _address(x: Tensor | None) -> c_void_p:
     if x is None:
         return c_void_p(None)
     if not readable(x) or not x.is_contiguous():
-        raise ValueError(f"expected a contiguous float32 tensor on the CPU, got {x.dtype}, {x.device}, {x.stride()}")
+        raise ValueError(f"expected contiguous float32 on the CPU, got {x.dtype}, {x.device}, {x.stride()}")
     return c_void_p(x.data_ptr())
 
 
