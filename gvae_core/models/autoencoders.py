@@ -181,10 +181,10 @@ class PoseVAE(SphericalVAE):
         """The content's posterior, which does not see how an image is turned."""
         return self.posteriors(images)[0]
 
-    def disc(self) -> Tensor:
-        """[32, 32], 1 where the canvas stays in the picture at every angle: there the loss counts."""
-        centres = torch.arange(CANVAS_SIZE, device=self.location.weight.device) - (CANVAS_SIZE - 1) / 2
-        inside = centres[:, None] ** 2 + centres[None] ** 2 <= ((CANVAS_SIZE - 1) / 2) ** 2
+    def disc(self, size: int = CANVAS_SIZE) -> Tensor:
+        """[size, size], 1 where a picture stays in view at every angle: there the loss counts, and only there it draws."""
+        centres = torch.arange(size, device=self.location.weight.device) - (size - 1) / 2
+        inside = centres[:, None] ** 2 + centres[None] ** 2 <= ((size - 1) / 2) ** 2
         return inside.to(self.location.weight.dtype)
 
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,13 +199,13 @@ class PoseVAE(SphericalVAE):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [N, 1, 28, 28] drawn anew and turned as they came, from the modes of both posteriors."""
         content, pose = self.posteriors(images)
-        return self._images(turn(self.decode_canvas(content.mode), degrees(pose.mode)))
+        return turn(self.decode(content.mode) * self.disc(IMAGE_SIZE), degrees(pose.mode))
 
     def forward(self, images: Tensor) -> tuple[Tensor, VonMisesFisher, Tensor]:
         """Images -> (reconstruction [N, 1, 28, 28], turned as they came, the content's posterior, its sample [N, d])."""
         content, pose = self.posteriors(images)
         z = content.rsample()
-        return self._images(turn(self.decode_canvas(z), degrees(pose.loc))), content, z
+        return turn(self.decode(z) * self.disc(IMAGE_SIZE), degrees(pose.mode)), content, z
 
 
 def degrees(directions: Tensor) -> Tensor:

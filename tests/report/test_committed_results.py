@@ -75,6 +75,24 @@ def test_the_readmes_summary_is_that_of_the_jsons():
     assert [number for number in numbers if f"| {number} |" not in text] == []
 
 
+def test_the_readmes_numbers_of_digits_never_upright_are_those_of_the_jsons():
+    born = [r for r in records("paper") if r["spec"]["protocol"] == "born_rotated"]
+    pose, plain, svae = (
+        next(r for r in born if r["spec"]["model"] == model and bool(r["spec"]["sizes"].get("pose")) == with_pose)
+        for model, with_pose in (("sgvae", True), ("sgvae", False), ("svae", False))
+    )
+    errors, by_class = pose["metrics"]["angle_errors"], pose["metrics"]["resultant_by_class"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    right = [f"{r['metrics']['codes']['kmeans_hungarian']:.0%}" for r in (pose, plain, svae)]
+    for said in (
+        f"to {errors['mean']:.1f}° on average (median {errors['median']:.1f}°)",
+        f"R of {min(by_class):.2f} to {max(by_class):.2f} by class",
+        f"name {right[0]} of the digits right, where an S-GVAE without a pose names {right[1]} and an S-VAE {right[2]}",
+        "{:.0f} against {:.0f}".format(*(r["history"][-1]["validation_squared_error"] for r in (pose, svae))),
+    ):
+        assert said in text
+
+
 def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))
     models = profiles.full_size_models()
