@@ -109,6 +109,7 @@ def compare(seeds: range, path: str) -> tuple[int, int]:
     return equal, refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_random_inputs_give_escnns_numbers_or_an_error(path):
     """In a process of its own, which must survive every one of them."""

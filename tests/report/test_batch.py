@@ -299,6 +299,7 @@ def test_help_imports_nothing_heavy():
     assert not {"torch", "escnn", "papermill", "nbconvert", "matplotlib"} & set(modules.stdout.split())
 
 
+@pytest.mark.slow
 def test_an_unchanged_notebook_is_executed_once(tmp_path):
     writes = (
         "import os, pathlib\nfolder = pathlib.Path(os.environ['GVAE_OUTPUTS'], 'runs')\n"
