@@ -431,39 +431,16 @@ def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outp
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_its_running_cell_only_which_another_takes_up(outputs, tmp_path, monkeypatch):
-    # long enough for a worker, which first imports torch, to find some left
-    cells, epochs = [dataclasses.replace(spec, epochs=5 * EPOCHS) for spec in CELLS], 5 * EPOCHS
-    with ThreadPoolExecutor() as pool:
-        computing = pool.submit(run_many, cells, workers=2, stream=io.StringIO())
-        killed = None
-        while not killed:
-            time.sleep(0.05)
-            assert not computing.done(), "finished before a worker was killed"
-            for cell in map(status, cells):  # in the middle of it: its lock is held, some epochs are done
-                if not killed and cell.state == "running" and 3 <= cell.epochs < epochs - 5:
-                    killed = owner(lock_path(cell.spec)) if owner(lock_path(cell.spec)) != os.getpid() else None
-        os.kill(killed, signal.SIGKILL)
-        assert computing.result() == {}
+def test_a_killed_process_loses_its_running_cell_only_which_another_takes_up(outputs, tmp_path, monkeypatch):
+    first, second = start(outputs), start(outputs)
+    while epochs_done() < EPOCHS // 2:  # of three runs: both are in the middle of one
+        time.sleep(0.02)
+    first.kill()
+    first.join()
+    assert first.exitcode == -signal.SIGKILL
+    finish(second)
 
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(max(1, threads // 2))  # as the workers
-        assert run_many(cells, stream=io.StringIO()) == {}
-    finally:
-        torch.set_num_threads(threads)
+    finish(start(tmp_path / "without"))
+    assert all(find(spec) for spec in CELLS)
     assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")
-
-
-def owner(path):
-    """The process that has a file open."""
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            if any(file.path == str(path) for file in process.open_files()):
-                return process.pid
-        except psutil.Error:
-            continue
-    raise AssertionError(f"nobody has {path} open")
