@@ -208,6 +208,11 @@ def _wrapped(degrees: Tensor) -> Tensor:
     return torch.remainder(degrees + 180, 360) - 180
 
 
+def _up_to_an_offset(found: Tensor, true: Tensor) -> Tensor:
+    """Distances [N] (degrees) of found - true from their mean direction."""
+    return _wrapped(found - true - _mean_direction(found - true)).abs()
+
+
 def poses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """`PoseVAE.poses` in eval mode, batch by batch: degrees [N] and half widths of the 90 % arcs [N]."""
     return _in_batches(model, lambda batch: torch.stack(model.poses(batch), 1), images).unbind(1)
@@ -220,7 +225,7 @@ def angle_errors(found: Tensor, true: Tensor) -> dict[str, float]:
     the share ``within_10`` degrees of it, and ``half_turn``, the share nearer to the opposite direction. Not the
     circular correlation: for uniform angles it is ill-posed.
     """
-    errors = _wrapped(found - true - _mean_direction(found - true)).abs()
+    errors = _up_to_an_offset(found, true)
     return {
         "resultant": resultant(found - true),
         "mean": errors.mean().item(),
@@ -246,8 +251,7 @@ def less_class_offset(found: Tensor, true: Tensor, labels: Tensor) -> Tensor:
 
 def coverage(found: Tensor, half_widths: Tensor, true: Tensor) -> float:
     """Share of arcs, found ± half width [N] (degrees), that hold the true angle, up to one offset that all share."""
-    errors = _wrapped(found - true - _mean_direction(found - true)).abs()
-    return (errors <= half_widths).double().mean().item()
+    return (_up_to_an_offset(found, true) <= half_widths).double().mean().item()
 
 
 def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: int = 0) -> dict[str, float]:

@@ -77,11 +77,8 @@ class _ImageVAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes [N, d] -> images [N, 1, 28, 28]; about [0, 1], not clamped."""
-        return self._images(self.decode_canvas(z))
-
-    def _images(self, canvas: Tensor) -> Tensor:
         border = (CANVAS_SIZE - IMAGE_SIZE) // 2
-        return F.pad(canvas, [-border] * 4) * MNIST_STD + MNIST_MEAN
+        return F.pad(self.decode_canvas(z), [-border] * 4) * MNIST_STD + MNIST_MEAN
 
     def forward(self, images: Tensor) -> tuple[Tensor, Distribution, Tensor]:
         """Images -> (reconstruction [N, 1, 28, 28], posterior, sampled codes z [N, d])."""
@@ -199,13 +196,16 @@ class PoseVAE(SphericalVAE):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [N, 1, 28, 28] drawn anew and turned as they came, from the modes of both posteriors."""
         content, pose = self.posteriors(images)
-        return turn(self.decode(content.mode) * self.disc(IMAGE_SIZE), degrees(pose.mode))
+        return self._drawn(content.mode, pose)
+
+    def _drawn(self, z: Tensor, pose: VonMisesFisher) -> Tensor:
+        return turn(self.decode(z) * self.disc(IMAGE_SIZE), degrees(pose.mode))
 
     def forward(self, images: Tensor) -> tuple[Tensor, VonMisesFisher, Tensor]:
         """Images -> (reconstruction [N, 1, 28, 28], turned as they came, the content's posterior, its sample [N, d])."""
         content, pose = self.posteriors(images)
         z = content.rsample()
-        return turn(self.decode(z) * self.disc(IMAGE_SIZE), degrees(pose.mode)), content, z
+        return self._drawn(z, pose), content, z
 
 
 def degrees(directions: Tensor) -> Tensor:
