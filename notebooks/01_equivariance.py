@@ -33,7 +33,7 @@ angle_step = 15  # degrees
 import torch
 
 from gvae_core import metrics, models, rotate, run
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.models.encoders import ConvolutionalEncoder
 from gvae_core.report import figures, profiles
 from gvae_core.report.parameters import check_parameters

@@ -33,7 +33,7 @@ source = "auto"  # auto, mnist or mnist5k
 from IPython.display import Markdown
 
 from gvae_core import metrics, run
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.runs.kinds import kinds_of_input

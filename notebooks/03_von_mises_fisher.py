@@ -36,7 +36,7 @@ from IPython.display import Markdown
 from torch.distributions import kl_divergence
 
 from gvae_core import HypersphericalUniform, VonMisesFisher, metrics, rotate, run
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, tables
 from gvae_core.report.parameters import check_parameters
 

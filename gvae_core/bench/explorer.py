@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..explorer import RotationExplorer
-from ..images import load_splits
+from ..mnist import load_splits
 from ..models import sgvae, svae
 from ..steerable import path_in_use
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from ..files import PROFILES
-from ..images import TRAINING_DIGITS, load_mnist
+from ..mnist import TRAINING_DIGITS, load_mnist
 from ..runs.kinds import AUTOENCODERS
 from ..runs.results import Result, find
 from ..runs.spec import MODEL_VERSION, TEST_DIGITS, RunSpec
@@ -58,7 +58,7 @@ _BETAS = {"smoke": (0.1,), "quick": (0.1, 500.0), "paper": papers.BETAS}
 
 
 def resolve_source(source: str) -> str:
-    """``auto`` -> the source that `images.load_mnist` finds on this machine; a named one stays, there or not."""
+    """``auto`` -> the source that `mnist.load_mnist` finds on this machine; a named one stays, there or not."""
     return load_mnist(source).source if source == "auto" else source
 
 

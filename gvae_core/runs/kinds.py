@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .. import metrics, models, training
-from ..images import Digits, Splits
+from ..mnist import Digits, Splits
 from ..rotation import random_angles, rotate
 from ..synchronisation import common_orientation
 

@@ -22,7 +22,7 @@ from torch import nn
 from .. import models, training
 from ..checkpoints import save_tensors
 from ..files import write_text, writing_into
-from ..images import load_splits
+from ..mnist import load_splits
 from ..steerable import path_in_use
 from .kinds import KINDS
 from .results import Result, damages, lock_path, read_result, result_path, runs_folder, state_path, stored

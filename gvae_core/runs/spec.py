@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..images import TRAINING_DIGITS
+from ..mnist import TRAINING_DIGITS
 from ..models import encoder_layout
 from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 

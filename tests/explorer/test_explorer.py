@@ -28,7 +28,7 @@ from gvae_core.explorer.picker import DRAWN
 from gvae_core.explorer.turn import ANGLES, Snapshot, Turn, picture, yardstick, yardstick_sample
 from gvae_core.explorer.worker import Worker
 from gvae_core.files import write_text
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.report import batch as report
 from gvae_core.report import trained_models as trained
 from gvae_core.report.profiles import full_size_pair
@@ -681,7 +681,7 @@ sys.path.insert(0, {tests!r})
 from conftest import TINY_SGVAE, TINY_SVAE
 from gvae_core.bench.explorer import drag
 from gvae_core.explorer import RotationExplorer
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 test = load_splits("mnist5k").test
 models = dict(a=TINY_SGVAE.build().eval(), b=TINY_SVAE.build().eval())
 explorer, late = asyncio.run(drag(lambda: RotationExplorer(models, test.images, test.labels)))
@@ -711,7 +711,7 @@ sys.path.insert(0, {tests!r})
 from conftest import TINY_SGVAE
 from gvae_core.explorer import RotationExplorer
 from gvae_core.explorer.turn import Turn
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 e = RotationExplorer(TINY_SGVAE.build().eval(), load_splits("mnist5k").test.images[:8])
 views, threads = [], set()
 compute, show = Turn.compute, e._worker._show

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gvae_core import metrics
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.models import parameter_count
 from gvae_core.report import profiles, results_page
 from gvae_core.runs.kinds import kinds_of_input

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gvae_core import RunSpec, metrics, models, run
 from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.files import PROFILES, write_text
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.report import profiles
 from gvae_core.runs import results
 from gvae_core.runs.kinds import CLASSIFIERS
@@ -132,7 +132,7 @@ def test_no_paper_run_has_seen_mnist5k():
     for name in profiles.TABLES:
         for spec in profiles.TABLES[name]("paper", "mnist", 0):
             assert spec.source == "mnist"
-    # whose training digits are disjoint from mnist5k: tests/test_images.py, on the full set
+    # whose training digits are disjoint from mnist5k: tests/test_mnist.py, on the full set
 
 
 def test_an_unknown_profile_is_an_error():

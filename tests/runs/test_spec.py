@@ -11,7 +11,7 @@ from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE
 
 from gvae_core import RunSpec
 from gvae_core.files import PROFILES
-from gvae_core.images import load_splits
+from gvae_core.mnist import load_splits
 from gvae_core.models import LAYOUTS, EncoderLayout
 from gvae_core.report import profiles
 from gvae_core.runs.results import Result, by_seed

