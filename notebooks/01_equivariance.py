@@ -17,10 +17,19 @@
 # %% [markdown]
 # # 1 · Does rotating the input rotate the feature fields?
 #
-# A steerable network promises: turn the input, and every feature field turns with it, positions and
-# fibres; the invariant features at the end do not change at all. SO(2) acts on the plane, though, and an
-# image is a pixel grid. **You will see** the filters and a feature field that turn, the error layer by
-# layer and angle by angle, which grids keep quarter turns exact, and a plain CNN, which fails.
+# **The question:** does a steerable network keep its promise on a grid of pixels?
+# **The answer:** at quarter turns up to rounding, if the grid is centred; in between nearly, and far better than a plain
+# CNN.
+#
+# The promise: turn the input, and every *feature field* turns with it. A feature field has several numbers at every
+# position, its *fibre*. An *irrep* is a smallest part of a fibre that turns by itself; that of *frequency* m turns m
+# times as fast as the image, that of frequency 0 not at all. Features of frequency 0, averaged over all positions, do
+# not change: they are invariant. The rotations (the group SO(2)) act on the plane, though, and an image is a grid.
+#
+# The *equivariance error* below is the distance between what comes out and what was promised, relative to how much the
+# outputs of different images differ. So 0 is exact, and about 1.4, the square root of 2, is as wrong as another image.
+# **You will see** the filters and a feature field that turn, the error layer by layer and angle by angle, which grids
+# keep quarter turns exact, and a plain CNN, which fails.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
