@@ -25,11 +25,14 @@ from tqdm import tqdm
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .models import evaluating
 from .models.autoencoders import PoseVAE, degrees
+from .models.inputs import standardise
+from .models.spatial import SpatialVAE
 from .rotation import rotate, turn
 from .synchronisation import common_orientation
 from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
+SPATIAL_PIXELS = 64  # of an image that a spatial-VAE draws in a step of its training
 ORIENTATION_WEIGHT = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
 Losses = dict[str, Tensor]
@@ -120,6 +123,22 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
 
 
+def spatial_losses(model: SpatialVAE, images: Tensor, *, beta: float, pixels: int | None = None) -> Losses:
+    """Losses of a `SpatialVAE` on images as they came, in the units of `pose_losses` and inside the same disc.
+
+    The decoder runs once for every pixel, which is what training costs: of the disc's only so many random ``pixels`` are
+    drawn, others every time, and stand for all (None: all).
+    """
+    content, angle = model.posteriors(images)
+    inside = model.in_view()
+    chosen = inside[torch.randperm(len(inside))[:pixels].to(inside.device)]
+    drawn = model.draw(content.rsample(), angle.rsample(), model.places[chosen])
+    squared_error = len(inside) * (drawn - standardise(images.flatten(1)[:, chosen])).square().mean()
+    kl, kl_pose = (divergence.mean() for divergence in model.divergences(content, angle))
+    loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
+    return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose}
+
+
 # --- the loop ---------------------------------------------------------------------------------------
 
 
@@ -153,9 +172,17 @@ def fit_pose(
     First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
     learns with it, see `pose_losses`.
     """
-    common = common_orientation(train, common_orientation(train))
+    common = common_orientation(train, sweeps=2)
     losses = functools.partial(pose_losses, model, beta=beta)
     return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
+
+
+def fit_spatial(
+    model: SpatialVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
+) -> list[dict]:
+    """Fit a `SpatialVAE` on images [N, 1, 28, 28] that were never upright; see `fit` for the rest, but for ``rotated``."""
+    losses = functools.partial(spatial_losses, model, beta=beta, pixels=SPATIAL_PIXELS)
+    return fit(model, losses, (train,), (validation,), schedule, rotated=False, **loop)
 
 
 def fit(

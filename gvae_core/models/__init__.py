@@ -12,6 +12,7 @@ from .classifiers import CNNClassifier, GCNNClassifier
 from .encoders import LAYOUTS, ConvolutionalEncoder, EncoderLayout, SteerableEncoder, encoder_layout, parameter_count
 from .modes import evaluating
 from .saving import load_model, save_model
+from .spatial import SpatialVAE
 
 __all__ = [
     "LAYOUTS",
@@ -21,6 +22,7 @@ __all__ = [
     "GCNNClassifier",
     "GaussianVAE",
     "PoseVAE",
+    "SpatialVAE",
     "SphericalVAE",
     "SteerableEncoder",
     "encoder_layout",

@@ -60,7 +60,7 @@ def test_a_mistyped_field_is_an_error_with_the_closest_name(name, tail):
         (TINY_CNN, dict(model="gcn"), "did you mean 'gcnn'"),
         (TINY_CNN, dict(source="auto"), "source among mnist, mnist5k; got 'auto'"),
         (TINY_CNN, dict(protocol="sideways"), "'sideways'"),
-        (TINY_CNN, dict(protocol="born_rotated"), "protocol of cnn among upright, rotated; got 'born_rotated'"),
+        (TINY_SVAE, dict(model="spatial"), "protocol of spatial among born_rotated; got 'upright'"),
         (TINY_CNN, dict(epochs=0), "epochs to be a whole number of at least 1, got 0"),
         (TINY_CNN, dict(epochs=1.5), "got 1.5"),
         (TINY_CNN, dict(epochs=True), "got True"),
