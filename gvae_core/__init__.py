@@ -9,7 +9,16 @@ warnings.filterwarnings("ignore", message="`py3nj` package not found", module="e
 # Public names by module, imported when first used (PEP 562): `gvae --help` need not load torch.
 _PUBLIC = {
     "mnist": ("load_mnist",),
-    "models": ("CNNClassifier", "GCNNClassifier", "SphericalVAE", "load_model", "save_model", "sgvae", "svae"),
+    "models": (
+        "CNNClassifier",
+        "GCNNClassifier",
+        "ImageFormat",
+        "SphericalVAE",
+        "load_model",
+        "save_model",
+        "sgvae",
+        "svae",
+    ),
     "rotation": ("rotate",),
     "runs.run": ("run",),
     "runs.spec": ("RunSpec",),

@@ -39,7 +39,7 @@ def common_orientation(
 
     Parameters
     ----------
-    images : [N, C, H, H], dark where there is nothing, as corners turn out of sight; at least two more than
+    images : [N, C, H, H], 0 where there is nothing, as corners turn out of sight (see `ImageFormat.turnable`); at least two more than
         ``neighbours``, else ValueError
     degrees : [N], a first guess of the result, which is then refined; none means no guess
     sweeps : how often it is done, each time from the last result: a second time finds better neighbours

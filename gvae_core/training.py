@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .models import evaluating
 from .models.autoencoders import PoseVAE, degrees
-from .models.inputs import standardise
+from .models.inputs import MNIST_FORMAT
 from .models.spatial import SpatialVAE
 from .rotation import rotate, turn
 from .synchronisation import common_orientation
@@ -33,6 +33,7 @@ from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
 SPATIAL_PIXELS = 64  # of an image that a spatial-VAE draws in a step of its training
+PAPER_CANVAS = 32 * 32  # values of an image that their squared error is a sum over
 ORIENTATION_WEIGHT = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
 Losses = dict[str, Tensor]
@@ -61,7 +62,7 @@ class NonFiniteLoss(ArithmeticError):
 
 
 def classifier_losses(model: nn.Module, images: Tensor, labels: Tensor, *, paper_loss: bool = True) -> Losses:
-    """Losses of a classifier; images [N, 1, H, W], labels [N].
+    """Losses of a classifier; images [N, C, H, W], labels [N].
 
     ``paper_loss`` is the report's cross-entropy of *softmax outputs*, a second softmax inside the loss,
     whose minimum is -log(e / (e + 9)) = 1.4612. The plain cross-entropy stands beside it.
@@ -78,7 +79,8 @@ def classifier_losses(model: nn.Module, images: Tensor, labels: Tensor, *, paper
 def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float) -> Losses:
     """Losses of an autoencoder that shows ``images`` to the encoder and wants ``targets`` back.
 
-    Per image: the squared error on the standardised 32 x 32 canvas, and the KL in nats. The papers' loss is
+    Per image: the squared error on the standardised canvas, as of 32 x 32 values whatever its size and channels, so
+    that beta means the same for all, and the KL in nats. The papers' loss is
 
         sum over 100 images of squared_error  +  beta * batch mean of kl,
 
@@ -86,7 +88,7 @@ def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float
     """
     posterior = model.encode(images)
     canvas = model.decode_canvas(posterior.rsample())
-    squared_error = (canvas - model.canvas(targets)).square().sum((1, 2, 3)).mean()
+    squared_error = _per_canvas((canvas - model.canvas(targets)).square())
     kl = kl_divergence(posterior, model.prior).mean()
     return {"loss": PAPER_BATCH * squared_error + beta * kl, "squared_error": squared_error, "kl": kl}
 
@@ -115,7 +117,7 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
         losses["pose_nll"] = -law.log_prob(towards).mean()
         direction = torch.where((cosine > math.cos(math.radians(45)))[:, None], direction, towards)
     canvas = turn(model.decode_canvas(content.rsample()), degrees(direction))
-    squared_error = ((canvas - model.canvas(images)).square() * model.disc()).sum((1, 2, 3)).mean()
+    squared_error = _per_canvas((canvas - model.canvas(images)).square() * model.disc())
     kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, HypersphericalUniform(2)).mean()
     loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
     if common is not None:
@@ -133,10 +135,15 @@ def spatial_losses(model: SpatialVAE, images: Tensor, *, beta: float, pixels: in
     inside = model.in_view()
     chosen = inside[torch.randperm(len(inside))[:pixels].to(inside.device)]
     drawn = model.draw(content.rsample(), angle.rsample(), model.places[chosen])
-    squared_error = len(inside) * (drawn - standardise(images.flatten(1)[:, chosen])).square().mean()
+    squared_error = len(inside) * (drawn - MNIST_FORMAT.standardised(images).flatten(1)[:, chosen]).square().mean()
     kl, kl_pose = (divergence.mean() for divergence in model.divergences(content, angle))
     loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose}
+
+
+def _per_canvas(errors: Tensor) -> Tensor:
+    """Mean over images of the sum of errors [N, C, H, W], as of the papers' canvas."""
+    return errors.sum((1, 2, 3)).mean() * (PAPER_CANVAS / errors.shape[1:].numel())
 
 
 # --- the loop ---------------------------------------------------------------------------------------
@@ -145,7 +152,7 @@ def spatial_losses(model: SpatialVAE, images: Tensor, *, beta: float, pixels: in
 def fit_classifier(
     model: nn.Module, train: Tensors, validation: Tensors, schedule: Schedule, *, paper_loss: bool = True, **loop
 ) -> list[dict]:
-    """Fit a classifier on (images [N, 1, H, W], labels [N]); see `fit` for the rest."""
+    """Fit a classifier on (images [N, C, H, W], labels [N]); see `fit` for the rest."""
     losses = functools.partial(classifier_losses, model, paper_loss=paper_loss)
     return fit(model, losses, train, validation, schedule, **loop)
 
@@ -153,7 +160,7 @@ def fit_classifier(
 def fit_vae(
     model: nn.Module, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
-    """Fit an autoencoder on images [N, 1, H, W]; see `fit` for the rest.
+    """Fit an autoencoder on images [N, C, H, W]; see `fit` for the rest.
 
     With ``rotated``, as in the tiny paper's appendix, a turned image is encoded *and* is the target as it is turned.
     """
@@ -167,12 +174,12 @@ def fit_vae(
 def fit_pose(
     model: PoseVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
-    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
+    """Fit a `PoseVAE` on images [N, C, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
 
     First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
     learns with it, see `pose_losses`.
     """
-    common = common_orientation(train, sweeps=2)
+    common = common_orientation(model.images.turnable(train), sweeps=2)
     losses = functools.partial(pose_losses, model, beta=beta)
     return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from .arguments import check_whole
-from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, as_input, standardise
+from .inputs import MNIST_FORMAT
 
+SIZE = MNIST_FORMAT.size
 HALF_ARC = NormalDist().inv_cdf(0.95)  # standard deviations on either side of a normal law's mean that hold 90 % of it
 
 
@@ -31,12 +32,12 @@ class SpatialVAE(nn.Module):
         super().__init__()
         check_whole(latent_dim=latent_dim, hidden=hidden)
         self.latent_dim = latent_dim
-        layers = [nn.Linear(IMAGE_SIZE**2, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()]
+        layers = [nn.Linear(SIZE**2, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()]
         self.encoder = nn.Sequential(*layers, nn.Linear(hidden, 2 * (latent_dim + 1)))
         self.from_place = nn.Linear(2, hidden)
         self.from_code = nn.Linear(latent_dim, hidden, bias=False)
         self.pixel = nn.Sequential(nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-        centres = torch.arange(IMAGE_SIZE) - (IMAGE_SIZE - 1) / 2
+        centres = torch.arange(SIZE) - (SIZE - 1) / 2
         y, x = torch.meshgrid(-centres, centres, indexing="ij")
         self.register_buffer("places", torch.stack([x, y], -1).flatten(0, 1) / centres[-1], persistent=False)
 
@@ -47,7 +48,7 @@ class SpatialVAE(nn.Module):
 
     def posteriors(self, images: Tensor) -> tuple[Independent, Normal]:
         """Content and angle (radians) of images [N, 1, 28, 28] in [0, 1]: normal laws of batch shape [N]."""
-        found = self.encoder(standardise(as_input(images, self.from_place.weight)).flatten(1))
+        found = self.encoder(MNIST_FORMAT.standardised(MNIST_FORMAT.checked(images, self.from_place.weight)).flatten(1))
         means, log_scales = found.chunk(2, dim=1)
         content, angle = (
             Normal(means[:, part], log_scales[:, part].exp(), validate_args=False) for part in (slice(1, None), 0)
@@ -68,7 +69,7 @@ class SpatialVAE(nn.Module):
 
     def in_view(self) -> Tensor:
         """Indices of the pixels that stay in the picture at every angle, the disc of `PoseVAE.disc`."""
-        reach = (CANVAS_SIZE - 1) / (IMAGE_SIZE - 1)
+        reach = (MNIST_FORMAT.canvas_size - 1) / (SIZE - 1)
         return (self.places.norm(dim=-1) <= reach).nonzero()[:, 0]
 
     def encode(self, images: Tensor) -> Independent:
@@ -85,7 +86,7 @@ class SpatialVAE(nn.Module):
     def decode(self, z: Tensor, radians: Tensor | None = None) -> Tensor:
         """Codes [N, d] -> images [N, 1, 28, 28], by default at the angle 0; about [0, 1], not clamped."""
         values = self.draw(z, z.new_zeros(len(z)) if radians is None else radians, self.places)
-        return values.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE) * MNIST_STD + MNIST_MEAN
+        return MNIST_FORMAT.restored(values.view(-1, 1, SIZE, SIZE))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [N, 1, 28, 28] drawn anew and turned as they came, from the modes of both posteriors."""
