@@ -48,6 +48,8 @@ torch.manual_seed(seed);
 # ## Samples on the sphere in three dimensions
 #
 # The same mean direction (cross), growing concentration. $\kappa = 0$ is the uniform law, exactly.
+#
+# *2,000 samples on the sphere for five concentrations, from uniform to nearly a point.*
 
 # %%
 mean_direction = torch.nn.functional.normalize(torch.tensor([0.6, -0.6, 0.5]), dim=0)
@@ -62,6 +64,8 @@ figures.save(figure, "vmf_samples", **stamp);
 # The cosine $w = \mu^\top z$ has the density $\propto e^{\kappa w} (1 - w^2)^{(d-3)/2}$. Histograms of samples under
 # the exact density. (d = 50, κ = 20) is where the widely used sampler that switches its proposal at
 # κ > 10 draws from another law.
+#
+# *Histograms of sampled cosines under the exact density.*
 
 # %%
 panels = {}
@@ -79,6 +83,8 @@ figures.save(figure, "vmf_marginal", **stamp);
 #
 # It depends on κ and d only: the price in nats of pointing somewhere. The same small κ costs less in higher
 # dimension (about $\kappa^2 / 2d$), the same large κ costs more (about $\tfrac{d-1}{2} \log \kappa$).
+#
+# *The KL to the uniform law over the concentration, by dimension.*
 
 # %%
 kappas = torch.logspace(-2, 4, 200, dtype=torch.float64)
@@ -97,6 +103,8 @@ figures.save(figure, "vmf_kl", **stamp);
 # The relative error of the KL in float64 against 60 digits of mpmath. Written down naively, the KL is the difference
 # of two nearly equal numbers on the left (small κ) and needs a Bessel function beyond the range of floats on the
 # right.
+#
+# *Relative error of the KL as a power of ten, over concentration and dimension.*
 
 # %%
 def exact_kl(dim: int, kappa: float) -> mpmath.mpf:
@@ -124,6 +132,8 @@ figures.save(figure, "vmf_accuracy", **stamp);
 #
 # The 2022 paper warns of high dimensions: the area of the unit sphere peaks at d = 7 (it says: between 5 and 10) and
 # vanishes for d > 20, so that a uniform prior has ever less room.
+#
+# *The area of the unit sphere by dimension: largest at d = 7, then it vanishes.*
 
 # %%
 dims = list(range(2, 41))
@@ -141,6 +151,8 @@ figures.save(figure, "sphere_area", **stamp);
 #
 # The same steerable encoder, once with a latent sphere in three dimensions, once with a Gaussian latent plane. Both
 # have two degrees of freedom. The table says how long they were trained: a short training shows a beginning, no more.
+#
+# *Codes of test digits by class: on the sphere, and on the Gaussian plane, where all are drawn to the origin.*
 
 # %%
 results = {name: run(spec) for name, spec in profiles.sphere_and_plane(profile, source, seed).items()}

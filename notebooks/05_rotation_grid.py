@@ -34,9 +34,8 @@ from IPython.display import Markdown
 
 from gvae_core import metrics, rotate, run
 from gvae_core.explorer import RotationExplorer
-from gvae_core.files import outputs_directory
 from gvae_core.mnist import load_splits
-from gvae_core.report import figures, profiles, tables
+from gvae_core.report import figures, live, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.report.trained_models import trained_models
 from gvae_core.rotation import random_angles
@@ -58,20 +57,21 @@ Markdown(tables.runs(results))
 # %% [markdown]
 # ## The rotation explorer
 #
-# Drag the slider, or click it and use the arrow keys; or press play. Pick other digits and models, or draw a digit of
-# your own. This needs a running kernel; the page `explorer.html` beside the figures, and the still figures below, do
-# not.
+# Drag the slider, or click it and use the arrow keys; or press play. With a running kernel you can also pick other
+# digits and models, and draw a digit of your own; the report's page, and `explorer.html` beside the figures, need none.
 
 # %%
 explorer = RotationExplorer(trained_models(profile, source, seed), images, labels)
 explorer
 
 # %%
-page = explorer.save_html(outputs_directory() / "figures" / profile / "explorer.html")
+page = live.save(explorer, profile=profile)
 print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel")
 
 # %% [markdown]
 # ## Figure 1
+#
+# *Rotated digits above; below what the two models make of them, and the upright originals.*
 
 # %%
 angles = random_angles(len(images), ANGLE_SEED)
@@ -86,6 +86,8 @@ figures.save(figure, "figure1", **stamp);
 # %% [markdown]
 # The same with the models of the papers' size, where they are there (`gvae run reconstructions`; one of each comes with
 # the project). They were trained on 30,000 other digits.
+#
+# *The same with the models of the papers' size.*
 
 # %%
 full_size = profiles.full_size_pair()
@@ -99,6 +101,8 @@ if full_size:
 
 # %% [markdown]
 # One digit through the full turn, with the models of this profile:
+#
+# *One digit through the full turn: the input, and what the two models make of it.*
 
 # %%
 by_class = [int((labels == digit).nonzero()[0]) for digit in range(10) if (labels == digit).any()]
@@ -111,6 +115,8 @@ for digit in (2, 4, 7):
 
 # %% [markdown]
 # ## How far the code moves
+#
+# *The angle between the codes of a turned and the upright digit, over the turn; dotted, between different digits.*
 
 # %%
 figure = figures.drift_by_angle(results)
