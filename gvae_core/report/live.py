@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..explorer import RotationExplorer
 from ..files import outputs_directory
+
+if TYPE_CHECKING:  # a page is made without it
+    from ..explorer import RotationExplorer
 
 _MARK = "gvae-page-"  # this and the page's name are a class of the widget, which an executed notebook keeps
 
