@@ -58,12 +58,17 @@ Markdown(tables.runs(results))
 # %%
 Markdown(tables.save(tables.table1(results), "table1", **stamp))
 
+# %% [markdown]
+# *Training and validation loss, epoch by epoch.*
+
 # %%
 figure = figures.training_curves(results[:2], "paper_loss", "cross-entropy of softmax outputs")
 figures.save(figure, "table1_training", **stamp);
 
 # %% [markdown]
 # ## Accuracy over the angle
+#
+# *Accuracy over the angle of the test digits: the G-CNN's is nearly flat, the CNN's is not.*
 
 # %%
 figure = figures.accuracy_by_angle(results)
@@ -76,6 +81,8 @@ Markdown(tables.accuracy_over_the_turn(results))
 # What `gvae run table1` has computed so far: 30,000 digits, the paper's architecture and schedule, several seeds (mean
 # ± standard deviation), and G-CNNs of ours on other grids beside it. Nothing is trained here. "12 of 50" under
 # epochs is a run that was stopped there and goes on when the command is run again.
+#
+# *The same at the papers' size: accuracy over the angle of the test digits.*
 
 # %%
 full_size = profiles.full_size_results("table1")
@@ -88,6 +95,8 @@ Markdown(tables.accuracy_over_the_turn(full_size))
 
 # %% [markdown]
 # ## What the two networks say about the same digits
+#
+# *Turned test digits, and what each network reads.*
 
 # %%
 test = load_splits(source).test

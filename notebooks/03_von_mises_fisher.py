@@ -55,6 +55,8 @@ torch.manual_seed(seed);
 # ## Samples on the sphere in three dimensions
 #
 # The same mean direction (cross), growing concentration. $\kappa = 0$ is the uniform law, exactly.
+#
+# *2,000 samples on the sphere for five concentrations, from uniform to nearly a point.*
 
 # %%
 mean_direction = torch.nn.functional.normalize(torch.tensor([0.6, -0.6, 0.5]), dim=0)
@@ -73,6 +75,8 @@ figures.save(figure, "vmf_samples", **stamp);
 # number ε goes through its distribution function Φ to a probability, and through the inverse of the angle's own, F, to an
 # angle. The direction around μ is that of a normal vector's part at a right angle to μ. So a sample carries gradients to μ
 # and κ, with dθ/dκ = −(∂F/∂κ) / (∂F/∂θ) (M. Figurnov et al., *Implicit reparameterization gradients*, 2018).
+#
+# *Histograms of sampled cosines under the exact density.*
 
 # %%
 panels = {}
@@ -90,6 +94,8 @@ figures.save(figure, "vmf_marginal", **stamp);
 #
 # It depends on κ and d only: the price in nats of pointing somewhere. The same small κ costs less in higher
 # dimension (about $\kappa^2 / 2d$), the same large κ costs more (about $\tfrac{d-1}{2} \log \kappa$).
+#
+# *The KL to the uniform law over the concentration, by dimension.*
 
 # %%
 kappas = torch.logspace(-2, 4, 200, dtype=torch.float64)
@@ -107,6 +113,8 @@ figures.save(figure, "vmf_kl", **stamp);
 #
 # The 2022 paper warns of high dimensions: the area of the unit sphere peaks at d = 7 (it says: between 5 and 10) and
 # vanishes for d > 20, so that a uniform prior has ever less room.
+#
+# *The area of the unit sphere by dimension: largest at d = 7, then it vanishes.*
 
 # %%
 dims = list(range(2, 41))
@@ -124,6 +132,8 @@ figures.save(figure, "sphere_area", **stamp);
 #
 # The same steerable encoder, once with a latent sphere in three dimensions, once with a Gaussian latent plane. Both
 # have two degrees of freedom. The table says how long they were trained: a short training shows a beginning, no more.
+#
+# *Codes of test digits by class: on the sphere, and on the Gaussian plane, where all are drawn to the origin.*
 
 # %%
 results = {name: run(spec) for name, spec in profiles.sphere_and_plane(profile, source, seed).items()}
@@ -149,6 +159,8 @@ print(f"codes in the plane within 1 σ of the prior: {within:.0%}, of the prior 
 # The relative error of the KL in float64 against 60 digits of mpmath. Written down naively, the KL is the difference
 # of two nearly equal numbers on the left (small κ) and needs a Bessel function beyond the range of floats on the
 # right.
+#
+# *Relative error of the KL as a power of ten, over concentration and dimension.*
 
 # %%
 def exact_kl(dim: int, kappa: float) -> mpmath.mpf:

@@ -54,6 +54,8 @@ Markdown(tables.runs(results))
 
 # %% [markdown]
 # ## Table 2
+#
+# *The grid as heat maps, ours beside the papers': validation loss over d and β.*
 
 # %%
 figure = figures.heat_maps(results)
@@ -71,6 +73,8 @@ Markdown(tables.agreement(results))
 # The cells that `gvae run table2` has computed so far: 30,000 digits, the papers' architectures and schedules of 50
 # epochs. Nothing is trained here. All cells are compared after the same few epochs of that schedule, those that have
 # got so far; beside it, in small letters, stands the farthest that each has been trained.
+#
+# *The same grid at the papers' size, beside the papers'.*
 
 # %%
 full_size, epoch = profiles.full_size_results("table2"), tables.TABLE2_EPOCH

@@ -39,9 +39,8 @@ from torch.distributions import kl_divergence
 
 from gvae_core import metrics, rotate, run
 from gvae_core.explorer import RotationExplorer
-from gvae_core.files import outputs_directory
 from gvae_core.mnist import load_splits
-from gvae_core.report import figures, profiles, tables
+from gvae_core.report import figures, live, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.report.trained_models import trained_models
 from gvae_core.rotation import random_angles
@@ -85,20 +84,21 @@ Markdown(tables.runs(results))
 # %% [markdown]
 # ## The rotation explorer
 #
-# Drag the slider, or click it and use the arrow keys; or press play. Pick other digits and models, or draw a digit of
-# your own. This needs a running kernel; the page `explorer.html` beside the figures, and the still figures below, do
-# not.
+# Drag the slider, or click it and use the arrow keys; or press play. With a running kernel you can also pick other
+# digits and models, and draw a digit of your own; the report's page, and `explorer.html` beside the figures, need none.
 
 # %%
 explorer = RotationExplorer(trained_models(profile, source, seed), images, labels)
 explorer
 
 # %%
-page = explorer.save_html(outputs_directory() / "figures" / profile / "explorer.html")
+page = live.save(explorer, profile=profile)
 print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel")
 
 # %% [markdown]
 # ## Figure 1
+#
+# *Rotated digits above; below what the two models make of them, and the upright originals.*
 
 # %%
 angles = random_angles(len(images), ANGLE_SEED)
@@ -112,6 +112,8 @@ figures.save(figure, "figure1", **stamp);
 
 # %% [markdown]
 # The same with the models of the papers' size, trained on 30,000 other digits, which come with the project:
+#
+# *The same with the models of the papers' size.*
 
 # %%
 full_size = profiles.full_size_pair()
@@ -124,6 +126,8 @@ figures.save(figure, "figure1_full_size", profile="paper", source=source);
 
 # %% [markdown]
 # One digit through the full turn, with the models of this profile:
+#
+# *One digit through the full turn: the input, and what the two models make of it.*
 
 # %%
 by_class = [int((labels == digit).nonzero()[0]) for digit in range(10) if (labels == digit).any()]
@@ -139,6 +143,8 @@ for digit in (2, 4, 7):
 #
 # From the code of one digit to that of another along the great circle, the shortest way on the sphere; and, below,
 # drawings of codes that come from no digit, drawn from the uniform prior. The models of the papers' size.
+#
+# *From a 3 to a 7 along the sphere, and drawings from the prior.*
 
 # %%
 start, end = (int((labels == digit).nonzero()[0]) for digit in (3, 7))
@@ -156,6 +162,8 @@ figures.save(figures.image_rows(rows), "latent_sphere", profile="paper", source=
 
 # %% [markdown]
 # ## How far the code moves
+#
+# *The angle between the codes of a turned and the upright digit, over the turn; dotted, between different digits.*
 
 # %%
 figure = figures.drift_by_angle(results)

@@ -68,6 +68,8 @@ Markdown(tables.runs([judge_result, *results]))
 # ## Pixel by pixel, a turned 6 is no 6
 #
 # Test 6s turned by exactly 180°, and below each the upright training digit that is nearest in pixels.
+#
+# *6s turned by 180°, and below each the nearest upright digit.*
 
 # %%
 upside_down = rotate(images[labels == 6], 180)
@@ -79,6 +81,8 @@ print(f"nearest to the {len(nearest)} turned 6s:", ", ".join(f"{n} {digit}s" for
 
 # %% [markdown]
 # ## What the models make of them
+#
+# *Rotated 6s or 9s above, and what the two models make of them.*
 
 # %%
 for digit in (6, 9):
@@ -89,6 +93,8 @@ for digit in (6, 9):
 
 # %% [markdown]
 # And the models of the papers' size:
+#
+# *Rotated 6s and 9s, and what the models of the papers' size make of them.*
 
 # %%
 full_size = {figures.NAMES[model]: result.load_model() for model, result in profiles.full_size_pair().items()}
@@ -126,6 +132,8 @@ Markdown(tables.save(table, "reconstructions_full_size", profile="paper", source
 
 # %% [markdown]
 # Which digit is read as which, rotated inputs, in percent of each row:
+#
+# *True digit by row, digit read by column, in percent of each row.*
 
 # %%
 counts = {
@@ -140,6 +148,8 @@ figures.save(figure, "confusion", **stamp);
 #
 # The decoder may blur what the code still holds. So without decoder and judge: the angles between codes of turned
 # digits, and what the five nearest *upright* training digits say, the answer of a search by code.
+#
+# *Angles between the codes of two digits of one kind, and of two kinds.*
 
 # %%
 codes = {name: metrics.latent_codes(vae, turned) for name, vae in vaes.items()}

@@ -1,5 +1,11 @@
 import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +29,39 @@ def outputs(tmp_path, monkeypatch) -> Path:
     return tmp_path / "outputs"
 
 
+@pytest.fixture(scope="session")
+def smoke_report(tmp_path_factory) -> SimpleNamespace:
+    """`gvae report --profile smoke`, executed once: its process, its CPU seconds, its outputs and the site's folder."""
+    outputs = tmp_path_factory.mktemp("smoke")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "gvae", "report", "--profile", "smoke", "--outputs", outputs],
+        capture_output=True, text=True, timeout=540,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return SimpleNamespace(done=done, seconds=seconds, outputs=outputs, folder=outputs / "executed" / "smoke")
+
+
+@pytest.fixture(scope="module")  # while it lives nobody else can start an event loop
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        said = f"no browser among {', '.join(names)}; on Debian: apt-get update && apt-get install -y chromium"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(said)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+CHROMIUM = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 TINY = dict(source="mnist5k", epochs=2, learning_rate=0.01, batch_size=32, train_images=96, test_images=64)
 TINY_GCNN = RunSpec("gcnn", **TINY, paper_loss=True, sizes={"fields": [2, 2, 2], "frequency": 2})
 TINY_CNN = RunSpec("cnn", **TINY, paper_loss=False, sizes={"channels": [2, 2, 4]})

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from conftest import TINY_SGVAE, TINY_SVAE
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from gvae_core import run
 from gvae_core.explorer import RotationExplorer
@@ -32,10 +31,6 @@ pytestmark = [pytest.mark.ui, pytest.mark.slow]
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_rotation_grid.ipynb"
 BIN = Path(sys.executable).parent
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 PICTURE = ".gvae .widget-image"
 # Errors that stock JupyterLab and voila write to the console themselves.
 STOCK = (
@@ -43,19 +38,6 @@ STOCK = (
     "fontawesome",  # voila's template takes icons from the network, which a test must not need
     "labextensions/jupyterlab-jupytext",  # loaded by voila, which has none of the editor's modules that it needs
 )
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        said = f"no browser among {', '.join(names)}; on Debian: apt-get update && apt-get install -y chromium"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(said)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
