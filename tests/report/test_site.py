@@ -21,7 +21,7 @@ from playwright.sync_api import Page
 from gvae_core.report.site import write_index
 
 ROOT = Path(__file__).parents[2]
-EXPLORERS = ("05_rotation_grid",)
+EXPLORERS = ("05_rotation_grid", "07_pose")
 WIDTHS, SCHEMES = (400, 1280), ("light", "dark")
 
 
@@ -116,7 +116,7 @@ def test_the_slider_moves_inside_the_notebooks_page(chromium, address, smoke_rep
     page, requests, problems = watched(chromium, 1280, "light")
     place = smoke_report.folder.as_uri() + "/" if from_disk else address
     page.goto(f"{place}index.html")
-    page.get_by_role("link", name="Turn them yourself" if name == EXPLORERS[0] else "The live explorer").first.click()
+    page.locator(f"a[href^='{name}.html#']").first.click()
     page.wait_for_url(f"**/{name}.html#*")
     frame = page.frame_locator("iframe.live")
     frame.locator("#numbers", has_text="turned by").wait_for()
