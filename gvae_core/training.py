@@ -23,6 +23,7 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
+from .memory import blocks_kept
 from .models import evaluating
 from .models.autoencoders import PoseVAE, degrees
 from .models.inputs import MNIST_FORMAT
@@ -244,7 +245,7 @@ def fit(
         # angles are drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
         return losses(rotate(images, 360 * torch.rand(len(images)) - 180) if rotated else images, *others)
 
-    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with bar, blocks_kept(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), last):
             torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
             for group in optimiser.param_groups:
