@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FORMATS, own_images
+from examples import FORMATS, own_images
 
 from gvae_core import metrics
 from gvae_core.models import ImageFormat, PoseVAE, sgvae

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_SGVAE
+from examples import TINY_SGVAE
 from jupyter_client.manager import KernelManager
 from own_images import own_images, own_model, pose_model
 from PIL import Image
@@ -32,7 +32,6 @@ from gvae_core.explorer.turn import ANGLES, Found, Turn
 from gvae_core.explorer.worker import Worker
 from gvae_core.files import write_text
 from gvae_core.mnist import load_splits
-from gvae_core.report import batch as report
 from gvae_core.report import trained_models as trained
 from gvae_core.report.profiles import full_size_pair
 from gvae_core.report.trained_models import trained_models
@@ -559,21 +558,14 @@ def test_colour_images_of_48_pixels_with_a_pose(tmp_path):
 
 
 def test_a_model_that_fades_shows_what_it_sees(digits):
-    class Format:
-        fade = True
-
-        @staticmethod
-        def turned(images, degrees):
-            assert degrees == 0
-            return images * 0.5 + 0.25
-
-    model = pose_model()
-    model.images = Format()
-    explorer = RotationExplorer(model, digits.images[:1])
+    model, image = pose_model(), digits.images[:1]
+    model.images = model.encoder.images = dataclasses.replace(model.images, fade=True)
+    explorer = RotationExplorer(model, image)
     explorer.slider.value = 90
-    shown = pose_row(explorer, 0)
-    expected = 254 * (0.25 + 0.5 * torch.rot90(digits.images[0, 0]))
-    assert not explorer.turn.tiles.disc and np.abs(shown - expected.numpy()).max() <= 1
+    seen = model.images.turned(image, 0.0)
+    assert not torch.allclose(seen, image, atol=0.1)
+    assert not explorer.turn.tiles.disc
+    assert np.abs(pose_row(explorer, 0) - 254 * torch.rot90(seen[0, 0]).numpy()).max() <= 1
 
 
 def test_a_model_of_other_images_is_refused_by_name(models, digits):
@@ -900,7 +892,7 @@ def test_quarter_turns_are_computed_once_only_where_a_model_gives_the_same_answe
 DRAG = """
 import asyncio, re, sys, time, torch
 sys.path.insert(0, {tests!r})
-from conftest import TINY_SGVAE, TINY_SVAE
+from examples import TINY_SGVAE, TINY_SVAE
 from gvae_core.bench.explorer import drag
 from gvae_core.explorer import RotationExplorer
 from gvae_core.mnist import load_splits
@@ -930,7 +922,7 @@ def test_a_drag_beside_two_busy_processes_is_answered_in_time():
 KERNEL = """
 import threading, time, torch, sys
 sys.path.insert(0, {tests!r})
-from conftest import TINY_SGVAE
+from examples import TINY_SGVAE
 from gvae_core.explorer import RotationExplorer
 from gvae_core.explorer.snapshot import Snapshot, yardstick, yardstick_sample
 from gvae_core.explorer.tiles import Tiles
@@ -1090,15 +1082,3 @@ def test_saved_page_without_a_sphere_and_too_large_a_page(models, digits, tmp_pa
     with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer images"):
         explorer.save_html(tmp_path / "large.html")
     assert not (tmp_path / "large.html").exists()
-
-
-def test_index_page_of_the_batch_links_the_saved_page(tmp_path):
-    folder, notebooks = tmp_path / "executed" / "quick", tmp_path / "notebooks"
-    for path in (folder, notebooks, tmp_path / "figures" / "quick"):
-        path.mkdir(parents=True)
-    jobs = [report.Job(notebooks / "a.ipynb", "a")]
-    assert "explorer" not in report._write_index(folder, jobs, "quick", tmp_path).read_text()
-    (tmp_path / "figures" / "quick" / "explorer.html").write_text("")
-    index = report._write_index(folder, jobs, "quick", tmp_path)
-    (link,) = re.findall(r'<a href="([^"]*explorer.html)">', index.read_text())
-    assert (folder / link).resolve() == tmp_path / "figures" / "quick" / "explorer.html"

@@ -19,7 +19,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_SGVAE, TINY_SVAE
+from examples import TINY_SGVAE, TINY_SVAE
 from own_images import own_images, own_model, pose_model
 from PIL import Image
 from playwright.sync_api import Page

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CNN, TINY_SGVAE
+from examples import TINY_CNN, TINY_SGVAE
 from PIL import Image
 
 from gvae_core import run

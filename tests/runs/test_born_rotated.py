@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import TINY, TINY_CNN
+from examples import TINY, TINY_CNN
 
 from gvae_core import RunSpec, metrics, run
 from gvae_core.mnist import MNIST, load_splits

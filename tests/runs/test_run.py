@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
+from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
