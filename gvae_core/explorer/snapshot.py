@@ -62,7 +62,7 @@ class Snapshot:
     @property
     def fades(self) -> bool:
         """Whether the model sees a disc of each image, which fades into the background."""
-        return getattr(getattr(self.model, "images", None), "fade", False)
+        return self.model.images.fade
 
     def seen(self, images: Tensor) -> Tensor:
         """What the model sees of images [N, C, H, H]."""
