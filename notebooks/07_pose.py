@@ -36,7 +36,8 @@ import torch
 from IPython.display import Markdown
 
 from gvae_core import metrics, rotate, run
-from gvae_core.files import ROOT
+from gvae_core.explorer import RotationExplorer
+from gvae_core.files import ROOT, outputs_directory
 from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, results_page, tables
 from gvae_core.report.parameters import check_parameters
@@ -186,6 +187,25 @@ quarters = 90.0 * torch.randint(4, (len(test.images),), generator=torch.Generato
 exact = pose_numbers(posed, test.images, test.labels, rotate(test.images, quarters), quarters)
 for name, numbers in (("random angles", results["pose"].metrics), ("quarter turns only", exact)):
     print(f"R in class 0 … 9, {name}:", *(f"{value:.2f}" for value in numbers["resultant_by_class"]))
+
+# %% [markdown]
+# ## The explorer with a pose
+#
+# Drag the slider: the reconstruction turns along, and the canonical view, the input turned back by the angle found, stands
+# still. The dial shows the angle found beside the slider's: each digit on its own ring, against what was found at 0°, with
+# the arc that should hold 90 %. This needs a running kernel; the page `explorer_pose.html` beside the figures does not.
+
+# %%
+large = [result for result in with_pose[:1] if result.checkpoint.is_file()]
+choice = {f"S-GVAE · pose, papers' size · {result.spec.title}": result.load_model() for result in large}
+own = [results[name] for name in ("pose", "sgvae", "svae") if name in results]
+choice |= {result.spec.title.replace(", ", " · ", 1) + f" · {profile}": result.load_model() for result in own}
+explorer = RotationExplorer(choice, test.images, test.labels)
+explorer
+
+# %%
+page = explorer.save_html(outputs_directory() / "figures" / profile / "explorer_pose.html")
+print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel")
 
 # %% [markdown]
 # ## What it shows
