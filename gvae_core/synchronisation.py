@@ -33,7 +33,7 @@ def common_orientation(
 
     Parameters
     ----------
-    images : [N, C, H, H], dark where there is nothing, as corners turn out of sight; at least two more than
+    images : [N, C, H, H], 0 where there is nothing, as corners turn out of sight (see `ImageFormat.turnable`); at least two more than
         ``neighbours``, else ValueError
     degrees : [N], a first guess of the result, which a second call then refines; none means no guess
     neighbours : how many (image, turn) an image is compared with

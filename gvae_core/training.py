@@ -30,6 +30,7 @@ from .synchronisation import common_orientation
 from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
+PAPER_CANVAS = 32 * 32  # values of an image that their squared error is a sum over
 ORIENTATION_WEIGHT = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
 Losses = dict[str, Tensor]
@@ -64,7 +65,7 @@ class NonFiniteLoss(ArithmeticError):
 
 
 def classifier_losses(model: nn.Module, images: Tensor, labels: Tensor, *, paper_loss: bool = True) -> Losses:
-    """Losses of a classifier; images [N, 1, H, W], labels [N].
+    """Losses of a classifier; images [N, C, H, W], labels [N].
 
     ``paper_loss`` is the report's cross-entropy of *softmax outputs*, a second softmax inside the loss,
     whose minimum is -log(e / (e + 9)) = 1.4612. The plain cross-entropy stands beside it.
@@ -81,7 +82,8 @@ def classifier_losses(model: nn.Module, images: Tensor, labels: Tensor, *, paper
 def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float) -> Losses:
     """Losses of an autoencoder that shows ``images`` to the encoder and wants ``targets`` back.
 
-    Per image: the squared error on the standardised 32 x 32 canvas, and the KL in nats. The papers' loss is
+    Per image: the squared error on the standardised canvas, as of 32 x 32 values whatever its size and channels, so
+    that beta means the same for all, and the KL in nats. The papers' loss is
 
         sum over 100 images of squared_error  +  beta * batch mean of kl,
 
@@ -89,7 +91,7 @@ def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float
     """
     posterior = model.encode(images)
     canvas = model.decode_canvas(posterior.rsample())
-    squared_error = (canvas - model.canvas(targets)).square().sum((1, 2, 3)).mean()
+    squared_error = _per_canvas((canvas - model.canvas(targets)).square())
     kl = kl_divergence(posterior, model.prior).mean()
     return {"loss": PAPER_BATCH * squared_error + beta * kl, "squared_error": squared_error, "kl": kl}
 
@@ -118,12 +120,17 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
         losses["pose_nll"] = -law.log_prob(towards).mean()
         direction = torch.where((cosine > math.cos(math.radians(45)))[:, None], direction, towards)
     canvas = turn(model.decode_canvas(content.rsample()), degrees(direction))
-    squared_error = ((canvas - model.canvas(images)).square() * model.disc()).sum((1, 2, 3)).mean()
+    squared_error = _per_canvas((canvas - model.canvas(images)).square() * model.disc())
     kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, HypersphericalUniform(2)).mean()
     loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
     if common is not None:
         loss = loss + PAPER_BATCH * (ORIENTATION_WEIGHT * losses["disagreement"] + losses["pose_nll"])
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
+
+
+def _per_canvas(errors: Tensor) -> Tensor:
+    """Mean over images of the sum of errors [N, C, H, W], as of the papers' canvas."""
+    return errors.sum((1, 2, 3)).mean() * (PAPER_CANVAS / errors.shape[1:].numel())
 
 
 # --- the loop ---------------------------------------------------------------------------------------
@@ -132,7 +139,7 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
 def fit_classifier(
     model: nn.Module, train: Tensors, validation: Tensors, schedule: Schedule, *, paper_loss: bool = True, **loop
 ) -> list[dict]:
-    """Fit a classifier on (images [N, 1, H, W], labels [N]); see `fit` for the rest."""
+    """Fit a classifier on (images [N, C, H, W], labels [N]); see `fit` for the rest."""
     losses = functools.partial(classifier_losses, model, paper_loss=paper_loss)
     return fit(model, losses, train, validation, schedule, **loop)
 
@@ -140,7 +147,7 @@ def fit_classifier(
 def fit_vae(
     model: nn.Module, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
-    """Fit an autoencoder on images [N, 1, H, W]; see `fit` for the rest.
+    """Fit an autoencoder on images [N, C, H, W]; see `fit` for the rest.
 
     With ``rotated``, as in the tiny paper's appendix, a turned image is encoded *and* is the target as it is turned.
     """
@@ -154,12 +161,13 @@ def fit_vae(
 def fit_pose(
     model: PoseVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
 ) -> list[dict]:
-    """Fit a `PoseVAE` on images [N, 1, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
+    """Fit a `PoseVAE` on images [N, C, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
 
     First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
     learns with it, see `pose_losses`.
     """
-    common = common_orientation(train, common_orientation(train))
+    visible = model.images.turnable(train)
+    common = common_orientation(visible, common_orientation(visible))
     losses = functools.partial(pose_losses, model, beta=beta)
     return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
 

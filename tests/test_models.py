@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import FORMATS, own_images
 from torch.distributions import kl_divergence
 
 from gvae_core import load_model, metrics, save_model
@@ -15,6 +16,7 @@ from gvae_core.models import (
     ConvolutionalEncoder,
     EncoderLayout,
     GCNNClassifier,
+    ImageFormat,
     SteerableEncoder,
     inputs,
     parameter_count,
@@ -57,8 +59,76 @@ def test_canvas_and_decode_speak_of_the_same_pixels(digits):
     model = svae(4).eval()
     z = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
     inner = model.decode_canvas(z)[..., 2:30, 2:30]
-    assert torch.allclose(inputs.standardise(model.decode(z)), inner, atol=1e-5)
-    assert torch.allclose(model.canvas(digits.images[:3])[..., 2:30, 2:30], inputs.standardise(digits.images[:3]))
+    assert torch.allclose(inputs.MNIST_FORMAT.standardised(model.decode(z)), inner, atol=1e-5)
+    assert torch.allclose(
+        model.canvas(digits.images[:3])[..., 2:30, 2:30], inputs.MNIST_FORMAT.standardised(digits.images[:3])
+    )
+
+
+# --- images of one's own --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.channels}x{form.size}")
+def test_every_network_takes_images_of_every_size_and_number_of_channels(form):
+    x = own_images(form)
+    shape, canvas = list(x.shape), [3, form.channels, form.size + 4, form.size + 4]
+    for model in (
+        small_sgvae(latent_dim=4, layout="isotropic", images=form),
+        small_sgvae(latent_dim=4, images=form),
+        svae(4, channels=(2, 2, 2), decoder_channels=(2, 2, 2), images=form),
+    ):
+        assert list(model(x)[0].shape) == shape and list(model.decode(model.encode(x).mode).shape) == shape
+        assert list(model.canvas(x).shape) == list(model.decode_canvas(model.encode(x).mode).shape) == canvas
+    assert CNNClassifier((2, 2, 2), classes=12, images=form)(x).shape == (3, 12)
+    gcnn = GCNNClassifier((2, 2, 2), 2, layout="isotropic", classes=12, images=form)
+    assert gcnn(x).shape == (3, 12)
+    assert max(metrics.layer_errors(gcnn.encoder.eval(), x, 90)) <= 1e-5
+
+
+def test_layouts_grow_by_a_blurred_stride_a_doubling():
+    sizes = {size: LAYOUTS["isotropic"].fitted(size) for size in (28, 33, 48, 64, 96, 128)}
+    assert [layout.grid_size for layout in sizes.values()] == [33, 33, 49, 65, 97, 129]
+    blurs = [layout.blur_strides for layout in sizes.values()]
+    assert blurs == [(1, 2, 1)] * 3 + [(2, 2, 1)] * 2 + [(2, 2, 2)]
+    assert all(LAYOUTS[name].fitted(28) is LAYOUTS[name] for name in LAYOUTS)
+
+
+def test_a_format_says_what_it_cannot_be_and_what_it_got():
+    for arguments, message in (
+        (dict(size=20), "size to be a whole number of at least 28, got 20"),
+        (dict(size=256), "28 to 128 pixels, got size 256"),
+        (dict(channels=0), "channels .* got 0"),
+        (dict(channels=3, mean=(0.1, 0.2)), r"mean to be finite, one number or 3, got \(0.1, 0.2\)"),
+        (dict(std=0), "std to be finite above 0, one number or 1, got 0.0"),
+        (dict(std=math.nan), "std .* got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ImageFormat(**arguments)
+    model = svae(4, channels=(2, 2, 2), decoder_channels=(2, 2, 2), images=ImageFormat(48, channels=3))
+    with pytest.raises(ValueError, match=r"images \[N, 3, 48, 48\], got \[2, 1, 48, 48\]"):
+        model.encode(torch.zeros(2, 1, 48, 48))
+
+
+def test_a_measured_format_knows_background_and_spread():
+    x = own_images(ImageFormat(48, channels=3), 50)
+    faded = ImageFormat.measured(x)
+    assert (faded.size, faded.channels, faded.fade) == (48, 3, True)
+    assert faded.mean == pytest.approx((0.95,) * 3, abs=0.01) and faded.std[0] > faded.std[2] > 0.05
+    plain = ImageFormat.measured(x, fade=False)
+    assert plain.mean == pytest.approx(x.mean((0, 2, 3)).tolist())
+    assert plain.standardised(x).square().mean().item() == pytest.approx(1, abs=1e-4)
+    assert torch.allclose(faded.restored(faded.standardised(x)), x, atol=1e-6)
+    with pytest.raises(ValueError, match="std to be finite above 0"):
+        ImageFormat.measured(torch.ones(4, 1, 28, 28))
+
+
+def test_a_background_that_is_not_black_leaves_neither_frame_nor_wedges():
+    white = torch.full((2, 3, 48, 48), 0.95)
+    white[0, :, :6, :6] = 0  # a dark corner turns out of sight
+    form = ImageFormat(48, channels=3, mean=0.95, std=0.3, fade=True)
+    assert form.on_grid(white, 65, (0.0, 30.0)).abs().max() < 1e-6
+    assert (form.turned(white, 37.0) - 0.95).abs().max() < 1e-6
+    assert ImageFormat(48, channels=3).on_grid(white, 65).std() > 1 and rotate(white[1:], 37.0).min() == 0
 
 
 @pytest.mark.parametrize("size", [28, 29, 32, 33])
@@ -269,7 +339,7 @@ def _output(model, images):
     [
         (lambda x: (255 * x).byte(), r"floating-point values in \[0, 1\], got torch.uint8; divide bytes by 255"),
         (lambda x: 255 * x, r"finite values in \[0, 1\], got values from 0 to 255"),
-        (lambda x: inputs.standardise(x), r"got values from -0.42\d* to 2.8\d*"),
+        (lambda x: inputs.MNIST_FORMAT.standardised(x), r"got values from -0.42\d* to 2.8\d*"),
         (lambda x: -x, "got values from -1 to"),
         (lambda x: x.index_fill(0, torch.tensor(2), math.nan), "got values from nan to nan"),
         (lambda x: x.index_fill(0, torch.tensor(2), math.inf), "got values from 0 to inf"),
@@ -371,6 +441,16 @@ def test_a_layout_of_ones_own_is_saved(digits, tmp_path):
     assert torch.equal(
         _output(load_model(tmp_path / "model.safetensors"), digits.images[:4]), _output(model, digits.images[:4])
     )
+
+
+@pytest.mark.parametrize("build", [sgvae, svae, CNNClassifier])
+def test_a_format_of_ones_own_is_saved(tmp_path, build):
+    form = ImageFormat.measured(own_images(ImageFormat(48, channels=3), 20))
+    model = build(images=form).eval()
+    assert not [name for name in model.state_dict() if "image" in name or "mean" == name]
+    save_model(model, tmp_path / "model.safetensors")
+    again, x = load_model(tmp_path / "model.safetensors"), own_images(form)
+    assert again.images == form and torch.equal(_output(again, x), _output(model, x))
 
 
 def test_only_models_of_the_package_are_saved(tmp_path):

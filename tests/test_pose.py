@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from conftest import FORMATS, own_images
 
 from gvae_core import metrics
-from gvae_core.models import PoseVAE, sgvae
+from gvae_core.models import ImageFormat, PoseVAE, sgvae
 from gvae_core.rotation import random_angles, rotate
 from gvae_core.synchronisation import common_orientation
 from gvae_core.training import Schedule, fit_pose, pose_losses
@@ -46,6 +47,27 @@ def test_reconstructions_turn_and_canonical_views_stand_still(digits, model):
     assert torch.allclose(model.canonical(turned), model.canonical(images), atol=1e-3)
     assert torch.allclose(metrics.decoded(model, metrics.latent_codes(model, turned)),
                           metrics.decoded(model, metrics.latent_codes(model, images)), atol=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.channels}x{form.size}")
+def test_codes_poses_and_views_of_ones_own_images_are_exact_at_quarter_turns(form):
+    model, images = sgvae(pose=True, images=form, **SMALL).double().eval(), own_images(form).double()
+    with torch.no_grad():
+        upright, turned = model.posteriors(images), model.posteriors(rotate(images, 90))
+        assert torch.allclose(turned[0].loc, upright[0].loc, atol=1e-5)
+        assert torch.allclose(turned[1].loc, upright[1].loc.flip(1) * torch.tensor([-1, 1]), atol=1e-5)
+        canonical, again = model.canonical(images), model.reconstruct(rotate(images, 90))
+        assert torch.allclose(model.canonical(rotate(images, 90)), canonical, atol=1e-5)
+        assert torch.allclose(again, rotate(model.reconstruct(images) - 0.9, 90) + 0.9, atol=1e-5)
+    assert canonical[..., :2, :2].min() > 0.89 and again[..., :2, :2].min() > 0.89  # white corners, no wedges
+
+
+def test_training_on_a_white_background_lowers_the_error():
+    images = own_images(ImageFormat(48, channels=3), 80)
+    model = sgvae(pose=True, images=ImageFormat.measured(images), **SMALL)
+    history = fit_pose(model, images[:64], images[64:], Schedule(6, 0.01, batch_size=16), beta=0.1, progress=False)
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"], history
+    assert history[-1]["train_disagreement"] < history[0]["train_disagreement"], history
 
 
 def test_gradients_reach_every_parameter(digits):

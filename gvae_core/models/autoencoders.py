@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ..rotation import rotate, turn
+from ..rotation import turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
 from .arguments import check_dropout, check_series, check_whole, recorded
 from .encoders import ConvolutionalEncoder, EncoderLayout, SteerableEncoder
-from .inputs import CANVAS_SIZE, IMAGE_SIZE, MNIST_MEAN, MNIST_STD, as_input, fit_to_grid, standardise
+from .inputs import BORDER, MNIST_FORMAT, ImageFormat, doublings, image_format
 
 MIN_CONCENTRATION = 1e-3  # softplus underflows to 0 in float32; the posterior must stay kappa > 0
 POSE_VECTORS = 16  # of frequency 1, that a pose is read from
@@ -21,17 +22,41 @@ POSE_HIDDEN = 64  # width of the two small networks that read it
 
 
 class Decoder(nn.Sequential):
-    """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32."""
+    """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32.
 
-    def __init__(self, latent_dim: int, channels: Sequence[int], *, dropout: float = 0.2, inner_dropout: float = 0.1):
+    For images of another format [N, C, H + 4, H + 4]: from 64 pixels one layer more a doubling, begun on the smallest
+    map that becomes large enough and cut to the canvas.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: Sequence[int],
+        *,
+        dropout: float = 0.2,
+        inner_dropout: float = 0.1,
+        images: ImageFormat | Mapping = MNIST_FORMAT,
+    ):
         check_whole(latent_dim=latent_dim)
         check_series(3, decoder_channels=channels)
         check_dropout(dropout)
         check_dropout(inner_dropout)
+        images = image_format(images)
         first, second, third = channels
+        more = doublings(images.size)
+        start = next(n for n in itertools.count(5) if _drawn_size(n, more) >= images.canvas_size)
+        extra = _drawn_size(start, more) - images.canvas_size
+        larger = []
+        for _ in range(more):
+            larger += [
+                nn.ConvTranspose2d(third, third, 4, stride=2),
+                nn.BatchNorm2d(third),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            ]
         super().__init__(
-            nn.Linear(latent_dim, first * 5 * 5),
-            nn.Unflatten(1, (first, 5, 5)),
+            nn.Linear(latent_dim, first * start**2),
+            nn.Unflatten(1, (first, start, start)),
             nn.ReLU(),
             nn.BatchNorm2d(first),
             nn.Dropout(inner_dropout),
@@ -43,8 +68,19 @@ class Decoder(nn.Sequential):
             nn.BatchNorm2d(third),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.ConvTranspose2d(third, 1, 4, stride=2),
+            *larger,
+            nn.ConvTranspose2d(third, images.channels, 4, stride=2),
+            *([nn.ZeroPad2d([-(extra // 2), extra // 2 - extra] * 2)] if extra else []),
         )
+        self.images = images
+
+
+def _drawn_size(start: int, more: int) -> int:
+    """Pixels that a decoder with so many layers ``more`` draws from a map of ``start`` pixels."""
+    size = (2 * start + 2) + 3
+    for _ in range(more + 1):
+        size = 2 * size + 2
+    return size
 
 
 class _ImageVAE(nn.Module):
@@ -56,32 +92,35 @@ class _ImageVAE(nn.Module):
         self.head = head
         self.decoder = decoder
         self.latent_dim = latent_dim
+        self.images = decoder.images
         self.location = nn.Linear(features, latent_dim)
 
     def _posterior(self, features: Tensor) -> Distribution:
         raise NotImplementedError
 
     def encode(self, images: Tensor) -> Distribution:
-        """Posterior q(z | images), batch shape [N], event shape [d]; images [N, 1, 28, 28] in [0, 1]."""
+        """Posterior q(z | images), batch shape [N], event shape [d]; images [N, C, H, H] in [0, 1]."""
         return self._posterior(self.head(self.encoder(images)))
 
     def canvas(self, images: Tensor) -> Tensor:
-        """The reconstruction target: standardised 32 x 32 images, on which the papers take the loss."""
-        return standardise(fit_to_grid(as_input(images, self.location.weight), CANVAS_SIZE))
+        """The reconstruction target: standardised images with 2 pixels around, 32 x 32 in the papers."""
+        return self.images.on_grid(self.images.checked(images, self.location.weight), self.images.canvas_size)
 
     def decode_canvas(self, z: Tensor) -> Tensor:
-        """Codes [N, d] -> standardised [N, 1, 32, 32]."""
+        """Codes [N, d] -> standardised canvas [N, C, H + 4, H + 4]."""
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"expected codes [N, {self.latent_dim}], got {list(z.shape)}")
         return self.decoder(z.to(self.location.weight.dtype))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Codes [N, d] -> images [N, 1, 28, 28]; about [0, 1], not clamped."""
-        border = (CANVAS_SIZE - IMAGE_SIZE) // 2
-        return F.pad(self.decode_canvas(z), [-border] * 4) * MNIST_STD + MNIST_MEAN
+        """Codes [N, d] -> images [N, C, H, H]; about [0, 1], not clamped."""
+        return self.images.restored(self._standardised(z))
+
+    def _standardised(self, z: Tensor) -> Tensor:
+        return F.pad(self.decode_canvas(z), [-BORDER] * 4)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Distribution, Tensor]:
-        """Images -> (reconstruction [N, 1, 28, 28], posterior, sampled codes z [N, d])."""
+        """Images -> (reconstruction [N, C, H, H], posterior, sampled codes z [N, d])."""
         posterior = self.encode(images)
         z = posterior.rsample()
         return self.decode(z), posterior, z
@@ -92,7 +131,7 @@ class SphericalVAE(_ImageVAE):
 
     L(x) = E_q[log p(x | z)] - beta KL(vMF(mu(x), kappa(x)) || U(S^(d-1))), T. R. Davidson et al.,
     *Hyperspherical variational auto-encoders* (UAI 2018). Use `sgvae` or `svae` for the papers' nets. The ``encoder``
-    maps images [N, 1, 28, 28] to [N, F], the ``head`` these to [N, features].
+    maps images [N, C, H, H] to [N, F], the ``head`` these to [N, features].
     """
 
     def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
@@ -158,7 +197,7 @@ class PoseVAE(SphericalVAE):
         nn.init.constant_(self.log_concentration[-1].bias, 3.0)  # an arc of some 20 degrees to start with
 
     def posteriors(self, images: Tensor) -> tuple[VonMisesFisher, VonMisesFisher]:
-        """Content and pose of images [N, 1, 28, 28] in [0, 1]: q(z | x) on S^(d-1) and q(angle | x) on the circle.
+        """Content and pose of images [N, C, H, H] in [0, 1]: q(z | x) on S^(d-1) and q(angle | x) on the circle.
 
         Both of batch shape [N]; the pose's ``loc`` is (cos, sin) of the angle.
         """
@@ -178,31 +217,38 @@ class PoseVAE(SphericalVAE):
         """The content's posterior, which does not see how an image is turned."""
         return self.posteriors(images)[0]
 
-    def disc(self, size: int = CANVAS_SIZE) -> Tensor:
-        """[size, size], 1 where a picture stays in view at every angle: there the loss counts, and only there it draws."""
+    def disc(self, size: int | None = None) -> Tensor:
+        """[size, size], 1 where a picture stays in view at every angle: there the loss counts, and only there it draws.
+
+        The size is the canvas's where none is given.
+        """
+        size = size or self.images.canvas_size
         centres = torch.arange(size, device=self.location.weight.device) - (size - 1) / 2
         inside = centres[:, None] ** 2 + centres[None] ** 2 <= ((size - 1) / 2) ** 2
         return inside.to(self.location.weight.dtype)
 
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """How images [N, 1, 28, 28] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
+        """How images [N, C, H, H] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
         _, pose = self.posteriors(images)
         return degrees(pose.loc), pose.cap_angle(0.9)
 
     def canonical(self, images: Tensor) -> Tensor:
-        """Every image [N, 1, 28, 28] turned back by its pose, to the orientation common to all."""
-        return rotate(images, -self.poses(images)[0].detach())
+        """Every image [N, C, H, H] turned back by its pose, to the orientation common to all."""
+        return self.images.turned(images, -self.poses(images)[0].detach())
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images [N, 1, 28, 28] drawn anew and turned as they came, from the modes of both posteriors."""
+        """Images [N, C, H, H] drawn anew and turned as they came, from the modes of both posteriors."""
         content, pose = self.posteriors(images)
         return self._drawn(content.mode, pose)
 
     def _drawn(self, z: Tensor, pose: VonMisesFisher) -> Tensor:
-        return turn(self.decode(z) * self.disc(IMAGE_SIZE), degrees(pose.mode))
+        disc, angles = self.disc(self.images.size), degrees(pose.mode)
+        if self.images.fade:
+            return self.images.restored(turn(self._standardised(z) * disc, angles))
+        return turn(self.decode(z) * disc, angles)
 
     def forward(self, images: Tensor) -> tuple[Tensor, VonMisesFisher, Tensor]:
-        """Images -> (reconstruction [N, 1, 28, 28], turned as they came, the content's posterior, its sample [N, d])."""
+        """Images -> (reconstruction [N, C, H, H], turned as they came, the content's posterior, its sample [N, d])."""
         content, pose = self.posteriors(images)
         z = content.rsample()
         return self._drawn(z, pose), content, z
@@ -227,20 +273,22 @@ def sgvae(
     inner_dropout: float = 0.1,
     gaussian: bool = False,
     pose: bool = False,
+    images: ImageFormat | Mapping = MNIST_FORMAT,
 ) -> SphericalVAE | GaussianVAE | PoseVAE:
     """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
 
     ``fields``, ``frequency``, ``layout``, ``frames`` and ``invariants`` are those of `SteerableEncoder`; ``dropout`` is
     that of head and decoder, ``inner_dropout`` that of the encoder's fields and the decoder's first layer. The defaults
     are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, for images that were never
-    upright; see `PoseVAE`.
+    upright; see `PoseVAE`. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
     """
     if pose and gaussian:
         raise ValueError("expected pose or gaussian, got both")
     sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=POSE_VECTORS if pose else 0)
+    sizes |= dict(images=images)
     encoder = SteerableEncoder(fields, frequency, dropout=inner_dropout, **sizes)
     head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), nn.Dropout(dropout))
-    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout)
+    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout, images=images)
     kind = GaussianVAE if gaussian else PoseVAE if pose else SphericalVAE
     return kind(encoder, invariants, decoder, latent_dim, head)
 
@@ -254,14 +302,16 @@ def svae(
     decoder_channels: Sequence[int] = (128, 128, 64),
     dropout: float = 0.2,
     inner_dropout: float = 0.1,
+    images: ImageFormat | Mapping = MNIST_FORMAT,
 ) -> SphericalVAE:
     """The S-VAE, the tiny paper's baseline: the same latent and decoder behind a plain CNN.
 
     ``inner_dropout`` is that of the head and of the decoder's first layer, ``dropout`` that of all other layers.
+    ``images`` is as in `sgvae`.
     """
     check_whole(hidden=hidden)
     check_dropout(inner_dropout)
-    encoder = ConvolutionalEncoder(channels, dropout=dropout)
+    encoder = ConvolutionalEncoder(channels, dropout=dropout, images=images)
     relu = [nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(inner_dropout)]
-    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout)
+    decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout, images=images)
     return SphericalVAE(encoder, hidden, decoder, latent_dim, nn.Sequential(*relu))

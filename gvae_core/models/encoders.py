@@ -1,7 +1,8 @@
-"""Encoders: images [N, 1, 28, 28] -> features. The steerable one, which does not see how its input is turned, has layouts."""
+"""Encoders: images [N, C, H, H] -> features. The steerable one, which does not see how its input is turned, has layouts."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,9 @@ import torch
 from escnn.gspaces import rot2dOnR2
 from torch import Tensor, nn
 
-from ..rotation import rotate
 from ..steerable import accelerate
 from .arguments import check_dropout, check_series, check_whole, recorded
-from .inputs import CANVAS_SIZE, IMAGE_SIZE, as_input, fit_to_grid, standardise
+from .inputs import MNIST_FORMAT, SMALLEST, ImageFormat, doublings, image_format
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class EncoderLayout:
     mask_features: bool = False
 
     def __post_init__(self):
-        check_whole(IMAGE_SIZE, grid_size=self.grid_size)
+        check_whole(SMALLEST, grid_size=self.grid_size)
         check_whole(pool=self.pool)
         check_series(strides=self.strides)
         for name, least in (("strides", 1), ("kernel_size", 1), ("padding", 0), ("blur_strides", 1)):
@@ -59,6 +59,34 @@ class EncoderLayout:
         count = len(self.strides)
         sizes = (self.kernel_size, self.padding, self.strides, self.blur_strides)
         return zip(*((size,) * count if isinstance(size, int) else size for size in sizes), strict=True)
+
+    def fitted(self, image_size: int) -> EncoderLayout:
+        """This layout for images of a size that its grid has no room for; itself where it has.
+
+        Every doubling of 32 pixels gives the first block without a blurred stride one of 2, so that later blocks see
+        maps of the same size: "isotropic" is 65 -> 33 -> 17 -> 9 -> 9 for 64 pixels. The grid is the smallest with
+        room on which quarter turns stay exact. ValueError where the layout has none up to twice the images' size.
+        """
+        if image_size <= self.grid_size:
+            return self
+        blurs, more = [], doublings(image_size)
+        for *_, blur in self.blocks():
+            blurs.append(2 if blur == 1 and more else blur)
+            more -= blurs[-1] != blur
+        for grid_size in range(image_size, 2 * image_size):
+            layout = dataclasses.replace(self, grid_size=grid_size, blur_strides=blurs)
+            if layout._turns_exactly():
+                return layout
+        raise ValueError(f"expected a layout that can be scaled to {image_size} pixels, got {self}")
+
+    def _turns_exactly(self) -> bool:
+        size = self.grid_size
+        for kernel, padding, stride, blur in self.blocks():
+            steps, left = divmod(size + 2 * padding - kernel, stride)
+            if left or steps % blur:
+                return False
+            size = steps // blur + 1
+        return size >= self.pool
 
 
 LAYOUTS = {
@@ -129,8 +157,9 @@ class SteerableEncoder(nn.Module):
     dropout : probability to drop a field
     frames : number of turned copies of the input whose invariants are averaged
     vectors : pooled vectors of frequency 1, which turn with the image; see `invariants_and_vectors`
+    images : the format of the images; a layout that is too small for them is scaled, see `EncoderLayout.fitted`
 
-    Maps images [N, 1, 28, 28] to [N, invariants]. ValueError where a size makes no sense, or a block's kernel is larger
+    Maps images [N, C, H, H], of MNIST [N, 1, 28, 28], to [N, invariants]. ValueError where a size makes no sense, or a block's kernel is larger
     than the map it slides over.
     """
 
@@ -145,9 +174,11 @@ class SteerableEncoder(nn.Module):
         dropout: float = 0.1,
         frames: int = 1,
         vectors: int = 0,
+        images: ImageFormat | Mapping = MNIST_FORMAT,
     ):
         super().__init__()
-        layout = encoder_layout(layout)
+        self.images = image_format(images)
+        layout = encoder_layout(layout).fitted(self.images.size)
         check_series(len(layout.strides), fields=fields)
         check_whole(frequency=frequency, invariants=invariants, frames=frames)
         check_whole(0, vectors=vectors)
@@ -158,7 +189,7 @@ class SteerableEncoder(nn.Module):
         self.frame_angles = [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
         gspace = rot2dOnR2(maximum_frequency=frequency)
         irreps = gspace.fibergroup.bl_irreps(frequency)
-        field_type = enn.FieldType(gspace, [gspace.trivial_repr])
+        field_type = enn.FieldType(gspace, self.images.channels * [gspace.trivial_repr])
         size = layout.grid_size
         blocks = [enn.SequentialModule(enn.MaskModule(field_type, size, margin=1))] if layout.mask_input else []
         for index, (count, (kernel, padding, stride, blur_stride)) in enumerate(zip(fields, layout.blocks()), start=1):
@@ -202,13 +233,12 @@ class SteerableEncoder(nn.Module):
             self.to_vectors = accelerate(nn.ModuleList([enn.R2Conv(field_type, vector_type, 1)])).train()
 
     def input_field(self, images: Tensor, *degrees: float) -> enn.GeometricTensor:
-        """Images [N, 1, 28, 28] as the first block's input, a scalar field on the grid.
+        """Images [N, C, H, H] as the first block's input, scalar fields on the grid.
 
         Turned by each of the angles, one after the other along dimension 0; as they are where none is given.
         """
-        on_grid = fit_to_grid(as_input(images, self.activation[0].weight, self.training), self.grid_size)
-        turned = [rotate(on_grid, angle) if angle else on_grid for angle in degrees or (0.0,)]
-        return self.blocks[0].in_type(standardise(torch.cat(turned)))
+        images = self.images.checked(images, self.activation[0].weight, self.training)
+        return self.blocks[0].in_type(self.images.on_grid(images, self.grid_size, degrees or (0.0,)))
 
     def filters(self, block: int) -> Tensor:
         """The convolution kernels [C_out, C_in, k, k] that a block's weights expand to."""
@@ -228,7 +258,7 @@ class SteerableEncoder(nn.Module):
         return self._invariants(self.blocks[-1](self._fields(images)))
 
     def invariants_and_vectors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not see a turn of images [N, 1, 28, 28], [N, invariants], and what turns along, complex [N, vectors].
+        """What does not see a turn of images [N, C, H, H], [N, invariants], and what turns along, complex [N, vectors].
 
         A vector is x + iy, x to the right and y up, so that an image turned counter-clockwise by t has it times e^(it).
         It is an average over all positions, and over the frames, each turned back by its frame's angle.
@@ -253,21 +283,26 @@ class SteerableEncoder(nn.Module):
 
 
 class ConvolutionalEncoder(nn.Sequential):
-    """The S-VAE's encoder: plain convolutions; images [N, 1, 28, 28] -> features [N, C * 5 * 5]."""
+    """The S-VAE's encoder: plain convolutions; images [N, 1, 28, 28] -> features [N, C * 5 * 5].
+
+    From 64 pixels one stride more a doubling.
+    """
 
     @recorded
-    def __init__(self, channels: Sequence[int], *, dropout: float = 0.2):
+    def __init__(self, channels: Sequence[int], *, dropout: float = 0.2, images: ImageFormat | Mapping = MNIST_FORMAT):
         check_series(3, channels=channels)
         check_dropout(dropout)
-        blocks, width = [], 1
-        for count, stride in zip(channels, (2, 1, 2), strict=True):
+        images = image_format(images)
+        blocks, width, size = [], images.channels, images.canvas_size
+        for count, stride in zip(channels, ((2, 1, 2), (2, 2, 2), (4, 2, 2))[doublings(images.size)], strict=True):
             blocks += [nn.Conv2d(width, count, 4, stride=stride), nn.ReLU(), nn.BatchNorm2d(count), nn.Dropout(dropout)]
-            width = count
+            width, size = count, (size - 4) // stride + 1
         super().__init__(*blocks, nn.Flatten())
-        self.out_features = width * 5 * 5  # 32 -> 15 -> 12 -> 5
+        self.images, self.out_features = images, width * size**2  # of MNIST 32 -> 15 -> 12 -> 5
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(standardise(fit_to_grid(as_input(images, self[0].weight, self.training), CANVAS_SIZE)))
+        images = self.images.checked(images, self[0].weight, self.training)
+        return super().forward(self.images.on_grid(images, self.images.canvas_size))
 
 
 def parameter_count(model: nn.Module) -> int:
