@@ -328,7 +328,7 @@ def _own_images(args: argparse.Namespace, **sizes):
         images = load_images(args.images, array=args.array, progress=True, **sizes)
     for name, reason in images.unreadable:
         print(f"not used: {name}: {reason}")
-    print(f"{len(images)} images of {images.shape[2]} pixels, {images.shape[1]} channels", flush=True)
+    print(f"{len(images)} images of {images.shape[2]} pixels, channels: {images.shape[1]}", flush=True)
     return images
 
 

@@ -40,9 +40,9 @@ _MEASURED = 2_000  # images whose background and spread stand for all
 _SYNCHRONISED = 5_000  # images that are compared with each other; the cost grows with the square
 _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
-Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]  # codes [N, d], angles and spread [N] in degrees
-
 _VERSION = 1  # raised by hand when the same images and parameters would give another model
+
+Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]  # codes [N, d], angles and spread [N] in degrees
 
 
 class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
@@ -134,10 +134,10 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     def _fit(self, pixels: Tensor, start: float, state_file: Path) -> None:
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.seed))
         validation, train = order.split([(held := min(max(len(order) // 20, 1), 500)), len(order) - held])
-        try:
-            images = ImageFormat.measured(as_floats(pixels[train[:_MEASURED].sort().values].cpu()))
-        except ValueError as error:
-            raise ValueError(f"expected images that are not all the same and empty ({error})") from error
+        sample = as_floats(pixels[train[:_MEASURED].sort().values].cpu())
+        if sample.min() == sample.max():
+            raise ValueError(f"expected images that are not all the same, got {sample.max():g} everywhere")
+        images = ImageFormat.measured(sample)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             network = NETWORK | dict(self.network or {})

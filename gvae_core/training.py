@@ -251,7 +251,7 @@ def fit(
                 optimiser.step()
                 means.add(found, len(batch))
                 bar.update()
-            record = {"epoch": epoch + 1, "learning_rate": schedule.rate(epoch), **means.named("train")}
+            record = {"epoch": epoch + 1, "learning_rate": optimiser.param_groups[0]["lr"], **means.named("train")}
             record |= evaluate(model, batch_losses, validation, schedule.batch_size).named("validation")
             if not math.isfinite(record["validation_loss"]):  # the last step may be the one that broke the weights
                 raise diverged(f"validation loss is {record['validation_loss']}", epoch, "after its last step")

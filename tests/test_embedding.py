@@ -149,7 +149,7 @@ def test_a_file_of_another_version_or_model_is_refused(fitted, tmp_path):
         (lambda images: images.float(), r"expected images of finite values in \[0, 1\], got values from"),
         (lambda images: images / 255 * torch.nan, "got values from nan to nan"),
         (lambda images: torch.zeros_like(images), "expected images that are not all the same"),
-        (lambda images: images[:, :, :20, :20], "expected .*size"),
+        (lambda images: images[:, :, :20, :20], "expected size to be a whole number of at least 28, got 20"),
     ],
 )
 def test_bad_images_are_refused(images, cache, change, message):
@@ -172,8 +172,7 @@ def test_a_limit_of_time_is_kept(images):
     start = time.perf_counter()
     limited = RotationAgnosticEmbedding(**{**TINY, "epochs": 1e6}, minutes=3 / 60).fit(images)
     assert time.perf_counter() - start < 20  # 3 seconds, and what a busy machine makes of building the model
-    rates = [epoch["learning_rate"] for epoch in limited.history_]
-    assert len(limited.history_) >= 1 and rates[0] == 0.005
+    assert limited.history_[-1]["learning_rate"] < 0.005 / 5  # it came to its end, far from a million epochs
     assert np.isfinite(limited.transform(images)).all()
 
 
@@ -216,13 +215,13 @@ def test_fit_and_embed(folder, tmp_path, tiny_default, capsys):
     command = ["fit", str(folder), "--out", str(model), "--latent-dim", "3", "--epochs", "1", "--device", "cpu"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "not used: broken.jpg: cannot identify" in said and "40 images of 28 pixels, 1 channels" in said
+    assert "not used: broken.jpg: cannot identify" in said and "40 images of 28 pixels, channels: 1" in said
     assert main(command) == 0
     assert f"{model} is this model already" in capsys.readouterr().out
     Image = pytest.importorskip("PIL.Image")
     Image.new("RGB", (50, 40), (90, 90, 90)).save(folder / "L" / "large.png")  # of another size, and colour
     assert main(["embed", str(folder), "--model", str(model), "--out", str(table)]) == 0
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     assert list(rows[0]) == ["name", "label", "angle", "spread", "z1", "z2", "z3"] and len(rows) == 41
     assert [row["label"] for row in rows] == ["L"] * 21 + ["T"] * 20 and rows[20]["name"] == "L/large.png"
     fitted = RotationAgnosticEmbedding.load(model, "cpu")
