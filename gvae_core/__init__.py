@@ -8,6 +8,8 @@ warnings.filterwarnings("ignore", message="`py3nj` package not found", module="e
 
 # Public names by module, imported when first used (PEP 562): `gvae --help` need not load torch.
 _PUBLIC = {
+    "embedding": ("RotationAgnosticEmbedding",),
+    "images": ("ImageSet", "load_images"),
     "mnist": ("load_mnist",),
     "models": (
         "CNNClassifier",

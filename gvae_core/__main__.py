@@ -79,6 +79,35 @@ def build_parser() -> argparse.ArgumentParser:
         _publish, "publish", "copy results into the folder that is committed",
         "Copy a profile's results, tables and figures into outputs/PROFILE of the checkout, and write outputs/README.md.",
     )  # fmt: skip
+    fitting = add(
+        _fit, "fit", "learn codes of one's own images",
+        "Learn codes that do not see how an image is turned from a folder of images, or an .npy or .npz file. The same "
+        "command goes on where it was interrupted, by Ctrl-C or a kill.",
+    )  # fmt: skip
+    fitting.add_argument("--out", type=user_path, required=True, metavar="MODEL.safetensors", help="the model")
+    fitting.add_argument(
+        "--size", type=_count, metavar="PIXELS", help="of a side, 28 to 128; default: what most images have"
+    )
+    fitting.add_argument("--channels", type=_count, metavar="C", help="1 makes colour grey; default: as the images")
+    fitting.add_argument("--latent-dim", type=_count, default=32, metavar="D", help="of the codes; default: 32")
+    fitting.add_argument(
+        "--epochs", type=_positive, metavar="E", help="how often an image is seen; default: 60,000 views in all"
+    )
+    fitting.add_argument("--minutes", type=_positive, metavar="M", help="end within these; default: no limit")
+    fitting.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random; default: 0")
+    embedding = add(
+        _embed, "embed", "write the codes and angles of images",
+        "Write name, label, angle, spread and code of every image to a CSV file, by a model of gvae fit.",
+    )  # fmt: skip
+    embedding.add_argument("--model", type=user_path, required=True, metavar="MODEL.safetensors", help="by gvae fit")
+    embedding.add_argument("--out", type=user_path, required=True, metavar="CODES.csv", help="the table")
+    embedding.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler"
+    )
+    for own in (fitting, embedding):
+        own.add_argument("images", type=user_path, metavar="IMAGES", help="a folder, or an .npy or .npz file")
+        own.add_argument("--array", metavar="NAME", help="of the images in an .npz file that holds several")
+        own.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default): a GPU if there is one")
     tables = "table1, table2, retrain, reconstructions, born_rotated"
     run.add_argument("tables", nargs="+", metavar="TABLE", help=tables)
     listing.add_argument("tables", nargs="*", metavar="TABLE", help=f"{tables}; all if none is named")
@@ -132,6 +161,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
 
 
 def _seeds(text: str) -> list[int]:
@@ -221,6 +260,86 @@ def _publish(args: argparse.Namespace) -> int:
         args.error(str(error))
     print(f"{len(written)} files into {ROOT / 'outputs' / args.profile}")
     return 0
+
+
+def _fit(args: argparse.Namespace) -> int:
+    _end_like_ctrl_c()
+    from gvae_core.checkpoints import load_metadata
+    from gvae_core.embedding import RotationAgnosticEmbedding
+
+    embedding = RotationAgnosticEmbedding(
+        args.latent_dim, epochs=args.epochs, minutes=args.minutes, seed=args.seed, device=args.device
+    )
+    try:
+        _expect_writable(args.out)
+        images = _own_images(args, size=args.size, channels=args.channels)
+        with suppress(ValueError, FileNotFoundError):  # nothing, or another model's
+            if load_metadata(args.out).get("embedding", {}).get("key") == embedding.key(images):
+                print(f"{args.out} is this model already")
+                return 0
+        embedding.fit(images).save(args.out)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.")
+        return 130
+    except (ValueError, ArithmeticError, OSError) as error:
+        args.error(str(error))
+    print(f"{len(images)} images, {len(embedding.history_)} rounds: {args.out}")
+    return 0
+
+
+def _embed(args: argparse.Namespace) -> int:
+    _end_like_ctrl_c()
+    import csv
+
+    from tqdm import tqdm
+
+    from gvae_core.embedding import RotationAgnosticEmbedding, numbers_on_cluster
+    from gvae_core.files import write_atomically
+
+    try:
+        model = RotationAgnosticEmbedding.load(args.model, args.device)
+        form = model.model_.images
+        images = _own_images(args, size=form.size, channels=form.channels, scale=model.scale_)
+        parts = numbers_on_cluster(args.model, images, args.scheduler) if args.scheduler else model.numbers(images)
+
+        def write(temporary):
+            rows = (row for part in parts for row in zip(*(numbers.tolist() for numbers in part)))
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(["name", "label", "angle", "spread", *(f"z{i + 1}" for i in range(model.latent_dim))])
+                for index, (code, angle, spread) in enumerate(tqdm(rows, "embed", len(images), mininterval=1.0)):
+                    numbers = (f"{number:.6g}" for number in (angle, spread, *code))
+                    table.writerow([images.names[index], images.class_of(index), *numbers])
+
+        write_atomically(args.out, write)
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    print(f"{len(images)} images: {args.out}")
+    return 0
+
+
+def _own_images(args: argparse.Namespace, **sizes):
+    """The images of `gvae fit` and `gvae embed`; those that cannot be used are named."""
+    import warnings
+
+    from gvae_core.images import load_images
+
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        images = load_images(args.images, array=args.array, progress=True, **sizes)
+    for name, reason in images.unreadable:
+        print(f"not used: {name}: {reason}")
+    print(f"{len(images)} images of {images.shape[2]} pixels, channels: {images.shape[1]}", flush=True)
+    return images
+
+
+def _expect_writable(path) -> None:
+    """OSError now, and not after an hour."""
+    import tempfile
+
+    from gvae_core.files import writing_into
+
+    with writing_into(path.parent) as folder, tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def common_orientation(
 def _refined(images: Tensor, guess: Tensor, neighbours: int, turns: int, size: int) -> Tensor:
     count = len(images)
     views = _reduced(rotate(images, -guess), size)
-    similarity, found, angles = _neighbours(views, neighbours, turns)
+    similarity, found, angles = _neighbours(views, views, neighbours, turns)
     row = np.repeat(np.arange(count), neighbours)
     column, radians = found.flatten().numpy(), torch.deg2rad(angles).flatten().numpy()
     weights = similarity.clamp(min=0).pow(4).flatten().numpy()  # so that good matches decide
@@ -73,6 +73,22 @@ def _refined(images: Tensor, guess: Tensor, neighbours: int, turns: int, size: i
     return torch.remainder(guess - torch.from_numpy(correction).float() + 180, 360) - 180
 
 
+@torch.no_grad()
+def orientation_among(
+    images: Tensor, known: Tensor, degrees: Tensor, *, neighbours: int = 10, turns: int = 24, size: int = 16
+) -> Tensor:
+    """How images [N, C, H, H] are turned against the common orientation of ``known`` ones [M, C, H, H].
+
+    ``degrees`` [M] are what `common_orientation` found for those. Each image has the mean of the turns under which its
+    nearest known neighbours lie like it; the cost is N M instead of (N + M)^2. Returns degrees [N].
+    """
+    views, upright = _reduced(images, size), _reduced(rotate(known, -degrees), size)
+    similarity, _, angles = _neighbours(views, upright, neighbours, turns)
+    radians = torch.deg2rad(angles)
+    weights = similarity.clamp(min=0).pow(4)
+    return -torch.rad2deg(torch.atan2((weights * radians.sin()).sum(1), (weights * radians.cos()).sum(1)))
+
+
 def _reduced(images: Tensor, size: int) -> Tensor:
     """[N, C, size, size] of mean 0 and norm 1 inside the inscribed disc."""
     small = F.interpolate(images, size=(size, size), mode="area" if images.shape[-1] >= size else "bilinear")
@@ -82,16 +98,20 @@ def _reduced(images: Tensor, size: int) -> Tensor:
     return F.normalize(small.flatten(1), dim=1).view_as(small)
 
 
-def _neighbours(views: Tensor, neighbours: int, turns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each view the nearest others under all turns: similarity, index and angle (degrees), each [N, neighbours]."""
-    count, known = len(views), views.flatten(1).T
+def _neighbours(views: Tensor, others: Tensor, neighbours: int, turns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each view the nearest others under all turns: similarity, index and angle (degrees), each [N, neighbours].
+
+    Where the others are the views themselves, a view is not its own neighbour.
+    """
+    known = others.flatten(1).T
     similarities, indices = [], []
-    for rows in torch.arange(count).split(_ROWS):
+    for rows in torch.arange(len(views)).split(_ROWS):
         turned = torch.stack([rotate(views[rows], 360 * turn / turns).flatten(1) for turn in range(turns)], 1)
         alike = turned @ known
-        alike[torch.arange(len(rows)), :, rows] = -1  # itself
+        if others is views:
+            alike[torch.arange(len(rows)), :, rows] = -1  # itself
         best = alike.flatten(1).topk(neighbours)  # over (turn, view)
         similarities.append(best.values)
         indices.append(best.indices)
     index = torch.cat(indices)
-    return torch.cat(similarities), index % count, (index // count) * (360 / turns)
+    return torch.cat(similarities), index % len(others), (index // len(others)) * (360 / turns)

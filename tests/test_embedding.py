@@ -1,0 +1,292 @@
+"""Codes, angles and canonical views of images that were never upright, from Python and from the command line."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from gvae_core import RotationAgnosticEmbedding, embedding, load_images, rotate, save_model, sgvae
+from gvae_core.__main__ import main
+from gvae_core.checkpoints import load_tensors, save_tensors
+from gvae_core.files import cache_folder
+from gvae_core.rotation import random_angles
+
+NETWORK = dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(4, 4, 4))
+TINY = dict(latent_dim=3, epochs=4, batch_size=16, device="cpu", progress=False, network=NETWORK)
+
+
+COMPILED = cache_folder() / "steerable"  # is shared: compiling takes longer than all else here
+
+
+def empty_cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    (folder / "steerable").symlink_to(COMPILED)
+    monkeypatch.setenv("GVAE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    return empty_cache(tmp_path_factory, monkeypatch)
+
+
+def crosses_and_bars(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bright L and T shapes on a grey that is not black, each at an angle of its own: bytes [N, 1, 28, 28], labels."""
+    pictures = torch.full((2, 1, 28, 28), 0.0)
+    pictures[0, 0, 7:21, 9:12] = pictures[0, 0, 18:21, 9:19] = 0.6
+    pictures[1, 0, 7:21, 12:15] = pictures[1, 0, 7:10, 7:20] = 0.6
+    labels = torch.arange(count) % 2
+    turned = rotate(pictures[labels], random_angles(count, 1)) + 0.3 + 0.02 * torch.rand(count, 1, 28, 28)
+    return (255 * turned).round().to(torch.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return crosses_and_bars(40)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(images, tmp_path_factory) -> RotationAgnosticEmbedding:
+    with pytest.MonkeyPatch.context() as patch:
+        empty_cache(tmp_path_factory, patch)
+        return RotationAgnosticEmbedding(**TINY).fit(images)
+
+
+def test_what_it_gives(fitted, images):
+    codes = fitted.transform(images)
+    assert codes.shape == (40, 3) and np.allclose(np.linalg.norm(codes, axis=1), 1, atol=1e-5)
+    angles, spread = fitted.poses(images)
+    assert angles.shape == spread.shape == (40,) and (np.abs(angles) <= 180).all() and (spread > 0).all()
+    for pictures in (fitted.canonical(images), fitted.reconstruct(images)):
+        assert pictures.shape == (40, 1, 28, 28) and 0 <= pictures.min() and pictures.max() <= 1
+    assert np.array_equal(codes, fitted.transform(images.float() / 255))
+    assert np.array_equal(codes, fitted.transform(images[:, 0].numpy()))
+    assert np.isfinite([epoch["train_loss"] for epoch in fitted.history_]).all()
+
+
+def test_a_quarter_turn_moves_the_angle_and_not_the_code(fitted, images):
+    turned = torch.rot90(images, 1, (2, 3))
+    assert np.allclose(fitted.transform(turned), fitted.transform(images), atol=1e-3)
+    moved = fitted.poses(turned)[0] - fitted.poses(images)[0]
+    assert np.allclose(np.exp(1j * np.deg2rad(moved)), 1j, atol=1e-2)
+    assert torch.allclose(fitted.canonical(turned), fitted.canonical(images), atol=0.05)
+
+
+def test_a_seed_gives_the_same_codes_and_another_seed_others(fitted, images):
+    parts = {**TINY, "epochs": 1}
+    first, again, other = (RotationAgnosticEmbedding(**parts, seed=seed).fit(images) for seed in (0, 0, 1))
+    assert np.array_equal(first.transform(images), again.transform(images))
+    assert not np.allclose(first.transform(images), other.transform(images), atol=0.01)
+
+
+def test_in_scikit_learn(images):
+    _, labels = crosses_and_bars(40)
+    short = RotationAgnosticEmbedding(**{**TINY, "epochs": 1})
+    copy = clone(short)
+    assert copy.get_params() == short.get_params() and not hasattr(copy, "model_")
+    clusters = make_pipeline(copy, KMeans(2, n_init=1, random_state=0)).fit_predict(images)
+    assert set(clusters) == {0, 1}
+    scores = cross_val_score(make_pipeline(copy, KNeighborsClassifier(3)), images, labels, cv=2)
+    assert scores.shape == (2,) and np.isfinite(scores).all()
+    assert copy.set_params(latent_dim=4).fit_transform(images).shape == (40, 4)
+
+
+def test_an_image_set_is_read_where_it_lies(fitted, images, tmp_path):
+    np.save(tmp_path / "images.npy", images.numpy())
+    own = load_images(tmp_path / "images.npy")
+    assert np.array_equal(RotationAgnosticEmbedding(**TINY).fit(own).transform(own), fitted.transform(images))
+    with_labels = cross_val_score(
+        make_pipeline(RotationAgnosticEmbedding(**{**TINY, "epochs": 1}), KNeighborsClassifier(1)),
+        own, crosses_and_bars(40)[1], cv=2,
+    )  # fmt: skip
+    assert np.isfinite(with_labels).all()
+
+
+def test_saved_and_loaded(fitted, images, tmp_path):
+    fitted.save(tmp_path / "model.safetensors")
+    loaded = RotationAgnosticEmbedding.load(tmp_path / "model.safetensors", "cpu")
+    assert np.array_equal(loaded.transform(images), fitted.transform(images))
+    assert loaded.get_params() | {"network": None} == fitted.get_params() | {"network": None}
+    assert loaded.scale_ is None and loaded.history_ == fitted.history_
+    loaded.save(tmp_path / "again.safetensors")
+
+
+def test_a_file_of_another_version_or_model_is_refused(fitted, tmp_path):
+    fitted.save(tmp_path / "model.safetensors")
+    tensors, about = load_tensors(tmp_path / "model.safetensors")
+    save_tensors(tmp_path / "old.safetensors", tensors, about | {"format": 0})
+    with pytest.raises(ValueError, match="expected a model in format 1, found format 0"):
+        RotationAgnosticEmbedding.load(tmp_path / "old.safetensors")
+    save_model(sgvae(3, **NETWORK), tmp_path / "digits.safetensors")
+    with pytest.raises(ValueError, match="expected a file by RotationAgnosticEmbedding.save, found another model's"):
+        RotationAgnosticEmbedding.load(tmp_path / "digits.safetensors")
+    with pytest.raises(FileNotFoundError):
+        RotationAgnosticEmbedding.load(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda images: images[:1], "expected at least 16 images to learn from, got 1"),
+        (
+            lambda images: images[:, :, :, :20],
+            r"expected images \[N, C, H, H\] or \[N, H, H\], square, got \[40, 1, 28",
+        ),
+        (lambda images: images.long(), "expected images of bytes, or of floats in .0, 1., got torch.int64"),
+        (lambda images: images.float(), r"expected images of finite values in \[0, 1\], got values from"),
+        (lambda images: images / 255 * torch.nan, "got values from nan to nan"),
+        (lambda images: torch.zeros_like(images), "expected images that are not all the same"),
+        (lambda images: images[:, :, :20, :20], "expected size to be a whole number of at least 28, got 20"),
+    ],
+)
+def test_bad_images_are_refused(images, cache, change, message):
+    with pytest.raises(ValueError, match=message):
+        RotationAgnosticEmbedding(**TINY).fit(change(images))
+    assert not list(cache.rglob("*.safetensors"))
+
+
+def test_what_does_not_fit_the_model_is_refused(fitted, images, tmp_path):
+    with pytest.raises(ValueError, match=r"expected images \[N, 1, 28, 28\], got \[40, 3, 28, 28\]"):
+        fitted.transform(images.repeat(1, 3, 1, 1))
+    np.save(tmp_path / "wide.npy", images.numpy().astype(np.uint16) * 100)
+    with pytest.raises(ValueError, match="expected 8-bit images, as those it learned from, got the scale"):
+        fitted.transform(load_images(tmp_path / "wide.npy"))
+    with pytest.raises(ValueError, match="expected minutes to be a number above 0, got -1"):
+        RotationAgnosticEmbedding(minutes=-1).fit(images)
+
+
+def test_a_limit_of_time_is_kept(images, fitted):  # whose layers are compiled by now
+    start = time.perf_counter()
+    limited = RotationAgnosticEmbedding(**{**TINY, "epochs": 1e6}, minutes=3 / 60).fit(images)
+    assert time.perf_counter() - start < 20  # 3 seconds, and what a busy machine makes of building the model
+    assert limited.history_[-1]["learning_rate"] < 0.005 / 5  # it came to its end, far from a million epochs
+    assert np.isfinite(limited.transform(images)).all()
+
+
+def test_more_images_than_are_compared_with_each_other(monkeypatch):
+    """The others get the orientation that those have which look like them."""
+    monkeypatch.setattr(embedding, "_SYNCHRONISED", 60)
+    monkeypatch.setattr(embedding, "_KNOWN", 40)
+    pixels, labels = crosses_and_bars(150)
+    form = embedding.ImageFormat.measured(pixels / 255)
+    found = embedding._orientations(pixels, torch.arange(150), form)
+    apart = torch.deg2rad(found - random_angles(150, 1))
+    for label in (0, 1):
+        offsets = torch.polar(torch.ones(150), apart)[labels == label]
+        assert offsets.mean().abs() > 0.95
+        assert (offsets[30:].mean() / offsets[:30].mean()).angle().abs() < 0.2  # radians
+
+
+# --- commands -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_default(monkeypatch):
+    monkeypatch.setattr(embedding, "NETWORK", embedding.NETWORK | NETWORK)
+
+
+@pytest.fixture
+def folder(images, tmp_path):
+    from PIL import Image
+
+    for index, image in enumerate(images[:, 0].numpy()):
+        place = tmp_path / "own" / "LT"[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index:02}.png")
+    return tmp_path / "own"
+
+
+def test_fit_and_embed(folder, tmp_path, tiny_default, capsys):
+    (folder / "broken.jpg").write_bytes(b"no image")
+    model, table = tmp_path / "models" / "own.safetensors", tmp_path / "codes.csv"
+    command = ["fit", str(folder), "--out", str(model), "--latent-dim", "3", "--epochs", "1", "--device", "cpu"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "not used: broken.jpg: cannot identify" in said and "40 images of 28 pixels, channels: 1" in said
+    assert main(command) == 0
+    assert f"{model} is this model already" in capsys.readouterr().out
+    Image = pytest.importorskip("PIL.Image")
+    Image.new("RGB", (50, 40), (90, 90, 90)).save(folder / "L" / "large.png")  # of another size, and colour
+    assert main(["embed", str(folder), "--model", str(model), "--out", str(table)]) == 0
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert list(rows[0]) == ["name", "label", "angle", "spread", "z1", "z2", "z3"] and len(rows) == 41
+    assert [row["label"] for row in rows] == ["L"] * 21 + ["T"] * 20 and rows[20]["name"] == "L/large.png"
+    fitted = RotationAgnosticEmbedding.load(model, "cpu")
+    with warnings.catch_warnings(action="ignore"):
+        own = load_images(folder, size=28, channels=1)
+    codes = np.array([[float(row[f"z{axis}"]) for axis in (1, 2, 3)] for row in rows])
+    assert np.allclose(codes, fitted.transform(own), atol=1e-5)
+    assert np.allclose([float(row["angle"]) for row in rows], fitted.poses(own)[0], atol=1e-3, rtol=1e-5)
+    assert [path for path in tmp_path.rglob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["fit", "nowhere", "--out", "m.safetensors"], "no such path"),
+        (["fit", "OWN", "--out", "m.safetensors", "--minutes", "0"], "expected a number above 0, got '0'"),
+        (
+            ["fit", "OWN", "--out", "m.safetensors", "--size", "300"],
+            "expected images of 28 to 128 pixels, got size 300",
+        ),
+        (["fit", "OWN", "--out", "OWN/L/00.png/m.safetensors"], "expected to write into"),
+        (["embed", "OWN", "--model", "nowhere.safetensors", "--out", "c.csv"], "no checkpoint at"),
+    ],
+)
+def test_commands_say_what_is_wrong(folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([word.replace("OWN", str(folder)) for word in arguments])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.slow
+def test_embed_on_a_cluster_gives_the_same_table(folder, fitted, tmp_path, capsys):
+    from distributed import LocalCluster
+
+    fitted.save(tmp_path / "model.safetensors")
+    command = ["embed", str(folder), "--model", str(tmp_path / "model.safetensors"), "--device", "cpu", "--out"]
+    assert main([*command, str(tmp_path / "here.csv")]) == 0
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert main([*command, str(tmp_path / "there.csv"), "--scheduler", cluster.scheduler_address]) == 0
+    assert (tmp_path / "here.csv").read_text() == (tmp_path / "there.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_path, tiny_default, cache):
+    words = [str(folder), "--latent-dim", "3", "--epochs", "40", "--device", "cpu", "--out"]
+    code = (
+        f"import sys; from gvae_core import embedding; embedding.NETWORK |= {NETWORK!r}; "
+        "from gvae_core.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "fit", *words, str(tmp_path / "killed.safetensors")]
+    states = lambda: [path for path in (cache / "fits").glob("*.safetensors") if not path.name.startswith(".")]  # noqa: E731
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    while process.poll() is None and not states():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed.safetensors").exists()
+    assert len(states()) == 1
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
+    assert states() == [] and not list((cache / "fits").glob(".*"))
+    command[-1] = str(tmp_path / "whole.safetensors")
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
+    codes = [
+        RotationAgnosticEmbedding.load(tmp_path / f"{name}.safetensors", "cpu").transform(images)
+        for name in ("killed", "whole")
+    ]
+    assert np.array_equal(*codes)

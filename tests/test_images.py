@@ -1,0 +1,252 @@
+"""Folders and arrays of one's own become bytes of one size, and what cannot be used is said."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from gvae_core import load_images
+from gvae_core.images import as_floats
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GVAE_CACHE", str(folder))
+    return folder / "images"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes: dark and bright squares of 40 pixels, PNG and JPEG."""
+    for value, name in ((40, "dark"), (200, "bright")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for index, suffix in enumerate(("png", "jpg", "jpeg")):
+            Image.new("L", (40, 40), value + index).save(tmp_path / "cells" / name / f"{index}.{suffix}")
+    return tmp_path / "cells"
+
+
+def test_folder_with_classes(folder):
+    images = load_images(folder)
+    assert images.shape == (6, 1, 40, 40) and len(images) == 6 and images.pixels.dtype == np.uint8
+    assert images.names == [f"{name}/{file}" for name in ("bright", "dark") for file in ("0.png", "1.jpg", "2.jpeg")]
+    assert images.classes == ["bright", "dark"] and images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.class_of(5) == "dark" and images.unreadable == [] and images.scale is None
+    torch.testing.assert_close(images[1][0, 0, 0].item(), 201 / 255, atol=1e-6, rtol=0)
+    torch.testing.assert_close(images[3:5].mean((1, 2, 3)), torch.tensor([40.0, 41.0]) / 255)
+    assert torch.equal(images.images[np.array([4, 0])], images[np.array([4, 0])])
+
+
+def test_files_of_one_folder_have_no_labels(folder):
+    images = load_images(folder / "dark")
+    assert images.labels is None and images.class_of(0) == ""
+
+
+def test_a_second_load_reads_no_file(folder, monkeypatch):
+    first = load_images(folder, size=32)
+    monkeypatch.setattr("gvae_core.images._read_file", None)
+    again = load_images(folder, size=32)
+    assert isinstance(again.pixels, np.memmap) and np.array_equal(first.pixels, again.pixels)
+    assert again.names == first.names and torch.equal(again.labels, first.labels)
+
+
+def test_a_changed_file_is_seen(folder):
+    load_images(folder)
+    Image.new("L", (40, 40), 7).save(folder / "dark" / "0.png")
+    assert load_images(folder).pixels[3].max() == 7
+    (folder / "dark" / "1.jpg").unlink()
+    assert len(load_images(folder)) == 5
+
+
+@pytest.mark.slow
+def test_a_killed_load_leaves_nothing_that_counts(folder, cache):
+    code = "import os; from gvae_core import images; images.json.dumps = lambda _: os._exit(9); images.load_images"
+    assert subprocess.run([sys.executable, "-c", f"{code}({str(folder)!r})"]).returncode == 9
+    assert [path.suffix for path in cache.iterdir() if path.is_dir()] == [".part"]
+    assert len(load_images(folder)) == 6
+    assert [path.suffix for path in cache.iterdir() if path.is_dir()] == [""]
+
+
+def test_broken_files_are_listed_and_the_others_used(folder):
+    whole = (folder / "dark" / "1.jpg").read_bytes()
+    (folder / "dark" / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".hidden.png").touch()
+    tifffile.imwrite(folder / "wide.tif", np.zeros((40, 40), np.uint16))
+    tifffile.imwrite(folder / "five.tif", np.zeros((5, 40, 40), np.uint8), photometric="minisblack")
+    with pytest.warns(UserWarning, match="5 of 10 cannot be used, such as dark/1.jpg"):
+        images = load_images(folder, channels=1)
+    assert images.names == [f"{name}/{file}" for name, file in (
+        ("bright", "0.png"), ("bright", "1.jpg"), ("bright", "2.jpeg"), ("dark", "0.png"), ("dark", "2.jpeg")
+    )]  # fmt: skip
+    assert images.labels.tolist() == [0, 0, 0, 1, 1] and images.pixels[:, 0, 0, 0].tolist() == [200, 201, 202, 40, 42]
+    reasons = dict(images.unreadable)
+    assert sorted(reasons) == ["dark/1.jpg", "empty.png", "five.tif", "notes.txt", "wide.tif"]
+    assert reasons["five.tif"] == "expected 1 channel, got 5"
+    assert reasons["wide.tif"] == "expected 8 bits a value as in the others"
+
+
+def test_mixed_sizes_are_padded_without_an_edge(tmp_path):
+    for index, (height, width) in enumerate(((60, 30), (30, 60), (50, 50), (41, 40))):
+        picture = np.full((height, width), 250, np.uint8)
+        picture[height // 2 - 5 : height // 2 + 5, width // 2 - 5 : width // 2 + 5] = 10
+        picture[0, 0] = 0  # one speck on the border
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    images = load_images(tmp_path)
+    assert images.shape == (4, 1, 55, 55)  # the median of 60, 60, 50 and 41
+    for image in images:
+        assert image[0, 27, 27] < 0.2  # the centre stays in the centre
+        assert (image[0, :, -1] > 0.97).all()
+    assert (load_images(tmp_path, size=30, square="crop").pixels[:2, 0, 15, [0, -1]] == 250).all()
+    columns = load_images(tmp_path, size=30, square="crop")[0][0, 15] < 0.5
+    assert 9 <= columns.sum() <= 11  # cut, not reduced: the square keeps its 10 pixels
+
+
+def test_reducing_does_not_alias(tmp_path):
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    np.save(tmp_path / "stripes.npy", np.stack([stripes, stripes.T]))
+    reduced = load_images(tmp_path / "stripes.npy", size=28)[:]
+    assert (reduced[:, :, 2:-2, 2:-2] - 0.5).abs().max() < 0.1
+
+
+def test_colour_and_grey(tmp_path):
+    Image.new("RGB", (30, 30), (255, 0, 0)).save(tmp_path / "red.png")
+    Image.new("L", (30, 30), 100).save(tmp_path / "grey.png")
+    Image.new("RGB", (30, 30), (0, 0, 255)).quantize(4).save(tmp_path / "palette.png")
+    Image.new("LA", (30, 30), (0, 102)).save(tmp_path / "transparent.png")
+    Image.new("1", (30, 30), 1).save(tmp_path / "two.png")
+    colour = load_images(tmp_path)
+    values = {name: values for name, values in zip(colour.names, colour.pixels[:, :, 0, 0].tolist())}
+    assert values == {
+        "grey.png": [100, 100, 100], "palette.png": [0, 0, 255], "red.png": [255, 0, 0],
+        "transparent.png": [153, 153, 153], "two.png": [255, 255, 255],
+    }  # fmt: skip
+    assert load_images(tmp_path, channels=1).pixels[:, 0, 0, 0].tolist() == [100, 18, 54, 153, 255]
+
+
+def test_wide_values_have_one_scale_for_the_set_which_a_later_set_can_take(tmp_path):
+    ramp = np.linspace(0, 1, 30 * 30).reshape(30, 30)
+    for night, factor in (("first", 1.0), ("second", 0.5)):
+        (tmp_path / night).mkdir()
+        tifffile.imwrite(tmp_path / night / "a.tif", (1000 + 50_000 * factor * ramp).astype(np.uint16))
+        tifffile.imwrite(tmp_path / night / "b.tiff", (1000 + 50_000 * factor * ramp[::-1]).astype(np.float32))
+    first = load_images(tmp_path / "first")
+    low, high = first.scale
+    assert 1000 <= low < 1200 and 50_800 < high <= 51_000
+    torch.testing.assert_close(first[0][0], torch.from_numpy(ramp).float(), atol=0.005, rtol=0)
+    second = load_images(tmp_path / "second", scale=first.scale)
+    assert second.scale == first.scale
+    torch.testing.assert_close(second[0][0], torch.from_numpy(ramp / 2).float(), atol=0.005, rtol=0)
+    assert load_images(tmp_path / "second").pixels.max() == 255
+
+
+def test_images_of_other_depth_than_most_are_listed(tmp_path):
+    for index in range(3):
+        tifffile.imwrite(tmp_path / f"{index}.tif", np.arange(900, dtype=np.uint16).reshape(30, 30))
+    Image.new("L", (30, 30), 3).save(tmp_path / "byte.png")
+    with pytest.warns(UserWarning, match="1 of 4 cannot be used, such as byte.png"):
+        images = load_images(tmp_path)
+    assert (
+        images.unreadable == [("byte.png", "expected more than 8 bits a value as in the others")] and len(images) == 3
+    )
+
+
+@pytest.mark.parametrize("shape", [(5, 30, 30), (5, 30, 30, 3), (5, 3, 30, 30), (5, 2, 30, 30)])
+def test_npy_of_bytes_stays_where_it_is(tmp_path, cache, shape):
+    rows = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "rows.npy", rows)
+    images = load_images(tmp_path / "rows.npy")
+    expected = rows[:, None] if rows.ndim == 3 else rows.transpose(0, 3, 1, 2) if shape[3] == 3 else rows
+    assert np.array_equal(images.pixels, expected) and list(images.names) == [0, 1, 2, 3, 4]
+    assert torch.equal(images[2], torch.from_numpy(expected[2]) / 255) and not cache.exists()
+
+
+def test_npy_of_floats(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(6, 32, 40))
+    rows[2, 3, 3] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    with pytest.warns(UserWarning, match="1 of 6 cannot be used, such as 2: expected finite values"):
+        images = load_images(tmp_path / "rows.npy", size=28)
+    assert images.shape == (5, 1, 28, 28) and images.names == [0, 1, 3, 4, 5] and images.labels is None
+
+
+def test_npz_finds_images_and_labels(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", images=rows, labels=[3, 3, 10, 3], source=np.zeros((4, 3)))
+    images = load_images(tmp_path / "a.npz")
+    assert np.array_equal(images.pixels, rows.transpose(0, 3, 1, 2))
+    assert images.classes == ["3", "10"] and images.labels.tolist() == [0, 0, 1, 0]
+    np.savez(tmp_path / "b.npz", train_images=rows, train_labels=np.array([[7], [8], [8], [8]]), val_images=rows[:3])
+    with pytest.raises(ValueError, match=r"expected one array of images, or its name as array; got None of train_im"):
+        load_images(tmp_path / "b.npz")
+    assert load_images(tmp_path / "b.npz", array="train_images").labels.tolist() == [0, 1, 1, 1]
+    assert load_images(tmp_path / "b.npz", array="val_images").labels is None
+
+
+def test_bad_input_is_said(tmp_path, cache):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"expected at least two images, found none \(it is empty\)"):
+        load_images(tmp_path / "none")
+    with pytest.raises(ValueError, match="no such path"):
+        load_images(tmp_path / "nowhere")
+    (tmp_path / "none" / "a.txt").touch()
+    with pytest.raises(ValueError, match=r"found none \(1 × expected a name that ends in .png"):
+        load_images(tmp_path / "none")
+    with pytest.raises(ValueError, match="expected a folder of images"):
+        load_images(tmp_path / "none" / "a.txt")
+    Image.new("L", (30, 30)).save(tmp_path / "none" / "a.png")
+    with pytest.raises(ValueError, match="expected at least two images, found 1 of 2"):
+        load_images(tmp_path / "none")
+    for name, rows, message in (
+        ("objects", np.array([{}, {}]), "Python objects in dtype"),
+        ("flat", np.zeros((5, 784)), r"expected images \[N, H, W\].* got \[5, 784\]"),
+        ("complex", np.zeros((3, 30, 30), complex), "expected numbers, got complex128"),
+        ("nan", np.full((3, 30, 30), np.nan), "3 × expected finite values"),
+        ("constant", np.ones((3, 30, 30)), "expected images that are not constant, got 1 in all of them"),
+    ):
+        np.save(tmp_path / f"{name}.npy", rows)
+        with pytest.raises(ValueError, match=message):
+            load_images(tmp_path / f"{name}.npy")
+    for arguments, message in (
+        (dict(size=0), "expected size to be a whole number of at least 1, got 0"),
+        (dict(channels=1.5), "expected channels to be a whole number"),
+        (dict(square="squash"), "expected square to be 'pad' or 'crop', got 'squash'"),
+        (dict(scale=(3, 1)), r"expected scale to be two rising numbers, got \(3, 1\)"),
+        (dict(channels=2), "expected 2 channels, got 3"),
+    ):
+        np.save(tmp_path / "good.npy", np.zeros((3, 30, 30, 3), np.uint8))
+        with pytest.raises(ValueError, match=message):
+            load_images(tmp_path / "good.npy", **arguments)
+    assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """Peak memory of anonymous pages while 1,000 and 12,000 rows of floats are loaded, each in a process of its own."""
+    peaks = []
+    code = (
+        "import sys, resource; from gvae_core import load_images; "
+        "images = load_images(sys.argv[1], size=28); "
+        "print(max(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')))"
+    )
+    for count in (1_000, 12_000):
+        rows = np.lib.format.open_memmap(tmp_path / f"{count}.npy", "w+", np.float32, (count, 64, 64))
+        rows[::2] = 1
+        rows.flush()
+        command = [sys.executable, "-c", code, str(tmp_path / f"{count}.npy")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < peaks[0] + 20_000  # kB; the rows are 197 MB
+
+
+def test_as_floats():
+    assert torch.equal(as_floats(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([0.0, 1.0]))
+    already = torch.rand(3)
+    assert as_floats(already) is already
