@@ -134,23 +134,13 @@ class SphericalVAE(_ImageVAE):
     maps images [N, C, H, H] to [N, F], the ``head`` these to [N, features].
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        features: int,
-        decoder: Decoder,
-        latent_dim: int,
-        head: nn.Module,
-        start_resultant: float = 0.9,
-    ):
+    def __init__(self, encoder: nn.Module, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
         check_whole(2, latent_dim=latent_dim)  # the smallest sphere is a circle
         super().__init__(encoder, features, decoder, latent_dim, head)
         self.concentration = nn.Linear(features, 1)
         # Start nearly deterministic, at a mean resultant length of about 0.9: from kappa near 0 the
         # decoder sees noise, learns the mean image, and leaves that plateau only slowly.
-        if not 0 < start_resultant < 1:
-            raise ValueError(f"expected start_resultant between 0 and 1, got {start_resultant!r}")
-        nn.init.constant_(self.concentration.bias, (latent_dim - 1) / (2 * (1 - start_resultant)))
+        nn.init.constant_(self.concentration.bias, 5.0 * (latent_dim - 1))
 
     @property
     def prior(self) -> HypersphericalUniform:
@@ -197,16 +187,8 @@ class PoseVAE(SphericalVAE):
     ``vectors`` of frequency 1.
     """
 
-    def __init__(
-        self,
-        encoder: SteerableEncoder,
-        features: int,
-        decoder: Decoder,
-        latent_dim: int,
-        head: nn.Module,
-        start_resultant: float = 0.9,
-    ):
-        super().__init__(encoder, features, decoder, latent_dim, head, start_resultant)
+    def __init__(self, encoder: SteerableEncoder, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
+        super().__init__(encoder, features, decoder, latent_dim, head)
         known, weights, hidden = encoder.invariants, 2 * encoder.vectors, POSE_HIDDEN
         self.mixture = nn.Sequential(
             nn.Linear(known + weights, hidden), nn.ELU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, weights)
@@ -291,7 +273,6 @@ def sgvae(
     inner_dropout: float = 0.1,
     gaussian: bool = False,
     pose: bool = False,
-    start_resultant: float = 0.9,
     images: ImageFormat | Mapping = MNIST_FORMAT,
 ) -> SphericalVAE | GaussianVAE | PoseVAE:
     """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
@@ -299,8 +280,7 @@ def sgvae(
     ``fields``, ``frequency``, ``layout``, ``frames`` and ``invariants`` are those of `SteerableEncoder`; ``dropout`` is
     that of head and decoder, ``inner_dropout`` that of the encoder's fields and the decoder's first layer. The defaults
     are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, for images that were never
-    upright; see `PoseVAE`. ``start_resultant`` is the mean resultant length of the posterior of the content that training
-    starts from, 1 - (d - 1) / 2κ; the nearer to 1, the less noise in the codes. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
+    upright; see `PoseVAE`. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
     """
     if pose and gaussian:
         raise ValueError("expected pose or gaussian, got both")
@@ -309,10 +289,8 @@ def sgvae(
     encoder = SteerableEncoder(fields, frequency, dropout=inner_dropout, **sizes)
     head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), nn.Dropout(dropout))
     decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout, images=images)
-    parts = (encoder, invariants, decoder, latent_dim, head)
-    if gaussian:
-        return GaussianVAE(*parts)
-    return (PoseVAE if pose else SphericalVAE)(*parts, start_resultant)
+    kind = GaussianVAE if gaussian else PoseVAE if pose else SphericalVAE
+    return kind(encoder, invariants, decoder, latent_dim, head)
 
 
 @recorded

@@ -48,10 +48,6 @@ _POSE_SGVAE = dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invaria
 _DIGITS = {"smoke": (200, 100, 50), "quick": (4000, 500, 50), "paper": (None, None, 100)}
 # The same and the epochs of those that were never upright; 12,000 training digits are those of rotated MNIST's protocol.
 _BORN_ROTATED = {"smoke": (200, 100, 50, 1), "quick": (4000, 500, 50, 8), "paper": (12_000, 5_000, 100, 12)}
-# Of the model with a pose: epochs, and a start nearer to certain than the papers' models have. From 0.9 the codes stay as
-# noisy as they begin, through a dozen epochs (27 to 28 nats); from 0.99 they tell 61 nats, and the digits are drawn better.
-_POSE_EPOCHS = {"smoke": 1, "quick": 8, "paper": 24}
-_POSE = dict(pose=True, start_resultant=0.99)
 # Of those beside them: width of the spatial-VAE, epochs of the CNN.
 _BASELINES = {"smoke": (8, 1), "quick": (128, 4), "paper": (128, 20)}
 _SPATIAL_BETA, _SPATIAL_RATE = 10.0, 0.003  # of a few tried, what clustered best
@@ -172,10 +168,9 @@ def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]
     plain = _SVAE_SIZES["smoke" if profile == "smoke" else "quick"]
     # Dropout costs a short training more than it gives: 362 instead of 307 of squared error after three quick epochs.
     none = dict(dropout=0.0, inner_dropout=0.0)
-    networks = {"pose": ("sgvae", sizes | _POSE), "sgvae": ("sgvae", sizes), "svae": ("svae", plain)}
-    epochs_of = {"pose": dict(epochs=_POSE_EPOCHS[profile])}
+    networks = {"pose": ("sgvae", sizes | {"pose": True}), "sgvae": ("sgvae", sizes), "svae": ("svae", plain)}
     specs = {
-        name: autoencoder(model, profile, source, seed, sizes=sizes | none, **common | epochs_of.get(name, {}))
+        name: autoencoder(model, profile, source, seed, sizes=sizes | none, **common)
         for name, (model, sizes) in networks.items()
     }
     hidden, cnn_epochs = _BASELINES[profile]
