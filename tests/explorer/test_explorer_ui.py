@@ -202,7 +202,7 @@ def handle(page: Page) -> tuple[float, float]:
 
 
 def angle(page: Page) -> int:
-    return int(page.locator(".gvae input[type=number]").input_value())
+    return int(page.locator(".gvae input[type=number]").first.input_value())
 
 
 def drag(page: Page, distance: float, steps: int = 10) -> list[np.ndarray]:
@@ -219,7 +219,7 @@ def drag(page: Page, distance: float, steps: int = 10) -> list[np.ndarray]:
 
 
 def set_angle(page: Page, degrees: int) -> np.ndarray:
-    box = page.locator(".gvae input[type=number]")
+    box = page.locator(".gvae input[type=number]").first
     box.fill(str(degrees))
     box.press("Enter")
     page.wait_for_function(
