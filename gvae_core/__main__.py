@@ -64,6 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--stop-after", type=_count, metavar="K",
         help="stop each training after epoch K, measure the model as it is; run again to go on",
     )  # fmt: skip
+    run.add_argument(
+        "--measure", action="store_true", help="train nothing: measure anew what is trained, as metrics grow"
+    )
     where = run.add_mutually_exclusive_group()
     where.add_argument(
         "--workers", type=_count, default=1, metavar="N",
@@ -209,6 +212,8 @@ def _run(args: argparse.Namespace) -> int:
     from gvae_core.runs.results import status
 
     specs = _specs(args)
+    if args.measure:
+        return _measure(specs, args)
     print(f"{len(specs)} runs, profile {args.profile}, into {outputs_directory() / 'runs'}", flush=True)
     try:
         failures = run_many(
@@ -223,6 +228,21 @@ def _run(args: argparse.Namespace) -> int:
     for key, error in failures.items():
         print(f"FAILED {key}: {error}")
     return 1 if failures else 0
+
+
+def _measure(specs: list, args: argparse.Namespace) -> int:
+    from gvae_core.runs.results import find
+    from gvae_core.runs.run import measure_again
+
+    results = [result for spec in specs if (result := find(spec, incomplete=True)) and result.checkpoint.is_file()]
+    try:
+        for result in results:
+            measure_again(result, device=args.device)
+            print(f"{result.spec.title} {result.spec.key}: {result.path}", flush=True)
+    except (ValueError, OSError) as error:
+        args.error(str(error))
+    print(f"{len(results)} of {len(specs)} runs have a trained model, and were measured anew")
+    return 0
 
 
 def _list(args: argparse.Namespace) -> int:

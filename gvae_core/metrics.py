@@ -13,15 +13,18 @@ from contextlib import nullcontext
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from .models import evaluating
 from .rotation import rotate
 
 BATCH = 250
+MIXTURE_DIM = 32  # a Gaussian mixture of longer codes, such as pixels, is fitted to so many principal components
 
 
 @torch.no_grad()
@@ -121,6 +124,13 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
     return decoded(model, latent_codes(model, images))
 
 
+def redrawn(model: nn.Module, images: Tensor) -> Tensor:
+    """`reconstruct`, but turned as the images came where the model says how: it then has a ``reconstruct`` of its own."""
+    if not hasattr(model, "reconstruct"):
+        return reconstruct(model, images)
+    return _in_batches(model, model.reconstruct, images).clamp(0, 1)
+
+
 def reconstruction_accuracy(
     judge: nn.Module, model: nn.Module, inputs: Mapping[str, tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
@@ -179,15 +189,15 @@ def neighbour_accuracy(
 ) -> float:
     """Share of codes [N, d] whose label is the commonest among their nearest known codes [M, d].
 
-    What a search by code would find: nearest by angle, and of a tie the smallest label.
+    What a search by code would find. Nearest by Euclidean distance, which on the sphere is nearest by angle and also
+    fits normal codes and pixels; of a tie the smallest label.
     """
     if not 1 <= neighbours <= len(known):
         raise ValueError(f"expected between 1 and {len(known)} neighbours, the known codes; got {neighbours}")
     _check_labels(labels, codes)
     _check_labels(known_labels, known)
-    codes, known = (v / v.norm(dim=-1, keepdim=True) for v in (codes, known))
-    nearest = known_labels[(codes @ known.T).topk(neighbours).indices]
-    return (nearest.mode(-1).values == labels).double().mean().item()
+    judge = KNeighborsClassifier(neighbours).fit(known.numpy(), known_labels.numpy())
+    return float(judge.score(codes.numpy(), labels.numpy()))
 
 
 # --- how an image is turned, and clusters without labels --------------------------------------------
@@ -257,13 +267,14 @@ def coverage(found: Tensor, half_widths: Tensor, true: Tensor) -> float:
 def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: int = 0) -> dict[str, float]:
     """Clusters of codes [N, d], found without labels, against labels [N].
 
-    For k-means and a Gaussian mixture: ``hungarian``, the share right with the best one-to-one naming of the clusters,
+    For k-means and a Gaussian mixture (of codes longer than `MIXTURE_DIM`: of their principal components): ``hungarian``, the share right with the best one-to-one naming of the clusters,
     ``purity``, with the commonest label of each, and ``nmi``, the normalised mutual information.
     """
     codes, truth = codes.double().numpy(), labels.numpy()
+    short = codes if codes.shape[1] <= MIXTURE_DIM else PCA(MIXTURE_DIM, random_state=seed).fit_transform(codes)
     found = {
         "kmeans": KMeans(clusters, n_init=10, random_state=seed).fit_predict(codes),
-        "mixture": GaussianMixture(clusters, n_init=3, reg_covar=1e-4, random_state=seed).fit_predict(codes),
+        "mixture": GaussianMixture(clusters, n_init=3, reg_covar=1e-4, random_state=seed).fit_predict(short),
     }
     scores = {}
     for name, assigned in found.items():

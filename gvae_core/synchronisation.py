@@ -21,7 +21,13 @@ _ROWS = 50  # images compared with all others at a time: memory grows with N, no
 
 @torch.no_grad()
 def common_orientation(
-    images: Tensor, degrees: Tensor | None = None, *, neighbours: int = 10, turns: int = 24, size: int = 16
+    images: Tensor,
+    degrees: Tensor | None = None,
+    *,
+    sweeps: int = 1,
+    neighbours: int = 10,
+    turns: int = 24,
+    size: int = 16,
 ) -> Tensor:
     r"""How each image is turned against an orientation that all of them share as well as they can.
 
@@ -35,7 +41,8 @@ def common_orientation(
     ----------
     images : [N, C, H, H], 0 where there is nothing, as corners turn out of sight (see `ImageFormat.turnable`); at least two more than
         ``neighbours``, else ValueError
-    degrees : [N], a first guess of the result, which a second call then refines; none means no guess
+    degrees : [N], a first guess of the result, which is then refined; none means no guess
+    sweeps : how often it is done, each time from the last result: a second time finds better neighbours
     neighbours : how many (image, turn) an image is compared with
     turns : rotations of each image that are tried, over the full turn
     size : the images are compared at size x size pixels
@@ -46,6 +53,13 @@ def common_orientation(
     if count < neighbours + 2:
         raise ValueError(f"expected at least {neighbours + 2} images for {neighbours} neighbours, got {count}")
     guess = torch.zeros(count) if degrees is None else degrees.float()
+    for _ in range(sweeps):
+        guess = _refined(images, guess, neighbours, turns, size)
+    return guess
+
+
+def _refined(images: Tensor, guess: Tensor, neighbours: int, turns: int, size: int) -> Tensor:
+    count = len(images)
     views = _reduced(rotate(images, -guess), size)
     similarity, found, angles = _neighbours(views, views, neighbours, turns)
     row = np.repeat(np.arange(count), neighbours)

@@ -23,13 +23,17 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
+from .memory import blocks_kept
 from .models import evaluating
 from .models.autoencoders import PoseVAE, degrees
+from .models.inputs import MNIST_FORMAT
+from .models.spatial import SpatialVAE
 from .rotation import rotate, turn
 from .synchronisation import common_orientation
 from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
+SPATIAL_PIXELS = 64  # of an image that a spatial-VAE draws in a step of its training
 PAPER_CANVAS = 32 * 32  # values of an image that their squared error is a sum over
 ORIENTATION_WEIGHT = 100.0  # squared error that a pose at a right angle to the common orientation counts for
 
@@ -128,6 +132,22 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
 
 
+def spatial_losses(model: SpatialVAE, images: Tensor, *, beta: float, pixels: int | None = None) -> Losses:
+    """Losses of a `SpatialVAE` on images as they came, in the units of `pose_losses` and inside the same disc.
+
+    The decoder runs once for every pixel, which is what training costs: of the disc's only so many random ``pixels`` are
+    drawn, others every time, and stand for all (None: all).
+    """
+    content, angle = model.posteriors(images)
+    inside = model.in_view()
+    chosen = inside[torch.randperm(len(inside))[:pixels].to(inside.device)]
+    drawn = model.draw(content.rsample(), angle.rsample(), model.places[chosen])
+    squared_error = len(inside) * (drawn - MNIST_FORMAT.standardised(images).flatten(1)[:, chosen]).square().mean()
+    kl, kl_pose = (divergence.mean() for divergence in model.divergences(content, angle))
+    loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
+    return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose}
+
+
 def _per_canvas(errors: Tensor) -> Tensor:
     """Mean over images of the sum of errors [N, C, H, W], as of the papers' canvas."""
     return errors.sum((1, 2, 3)).mean() * (PAPER_CANVAS / errors.shape[1:].numel())
@@ -166,10 +186,17 @@ def fit_pose(
     First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
     learns with it, see `pose_losses`.
     """
-    visible = model.images.turnable(train)
-    common = common_orientation(visible, common_orientation(visible))
+    common = common_orientation(model.images.turnable(train), sweeps=2)
     losses = functools.partial(pose_losses, model, beta=beta)
     return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
+
+
+def fit_spatial(
+    model: SpatialVAE, train: Tensor, validation: Tensor, schedule: Schedule, *, beta: float, **loop
+) -> list[dict]:
+    """Fit a `SpatialVAE` on images [N, 1, 28, 28] that were never upright; see `fit` for the rest, but for ``rotated``."""
+    losses = functools.partial(spatial_losses, model, beta=beta, pixels=SPATIAL_PIXELS)
+    return fit(model, losses, (train,), (validation,), schedule, rotated=False, **loop)
 
 
 def fit(
@@ -225,7 +252,7 @@ def fit(
         # angles are drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
         return losses(rotate(images, 360 * torch.rand(len(images)) - 180) if rotated else images, *others)
 
-    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with bar, blocks_kept(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), last):
             if schedule.seconds and history and time.perf_counter() - start >= schedule.seconds:
                 break

@@ -17,10 +17,19 @@
 # %% [markdown]
 # # 1 · Does rotating the input rotate the feature fields?
 #
-# A steerable network promises: turn the input, and every feature field turns with it, positions and
-# fibres; the invariant features at the end do not change at all. SO(2) acts on the plane, though, and an
-# image is a pixel grid. **You will see** the filters and a feature field that turn, the error layer by
-# layer and angle by angle, which grids keep quarter turns exact, and a plain CNN, which fails.
+# **The question:** does a steerable network keep its promise on a grid of pixels?
+# **The answer:** at quarter turns up to rounding, if the grid is centred; in between nearly, and far better than a plain
+# CNN.
+#
+# The promise: turn the input, and every *feature field* turns with it. A feature field has several numbers at every
+# position, its *fibre*. An *irrep* is a smallest part of a fibre that turns by itself; that of *frequency* m turns m
+# times as fast as the image, that of frequency 0 not at all. Features of frequency 0, averaged over all positions, do
+# not change: they are invariant. The rotations (the group SO(2)) act on the plane, though, and an image is a grid.
+#
+# The *equivariance error* below is the distance between what comes out and what was promised, relative to how much the
+# outputs of different images differ. So 0 is exact, and about 1.4, the square root of 2, is as wrong as another image.
+# **You will see** the filters and a feature field that turn, the error layer by layer and angle by angle, which grids
+# keep quarter turns exact, and a plain CNN, which fails.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
@@ -51,6 +60,8 @@ print(f"source {source}: {len(images)} test digits, {tuple(images.shape[1:])}")
 # A filter from the scalar image to the irrep of frequency $m$ is a ring profile times a circular harmonic,
 # $w(r)\,e^{i m \varphi}$: turning the filter only mixes its two real parts. Three random filters of a
 # freshly initialised layer, for each frequency up to 4; the kernel is large here so that one sees it.
+#
+# *Three random steerable filters, one a row, by frequency: a cosine and a sine part each.*
 
 # %%
 one_layer = models.EncoderLayout(grid_size=29, kernel_size=15, padding=7, strides=(1,))
@@ -65,6 +76,8 @@ figures.save(figure, "steerable_filters", **stamp);
 #
 # The output of that layer for one digit at four angles. The frequency-0 part is a scalar map: its values
 # travel. The frequency-1 part is a vector field: its arrows travel *and* turn.
+#
+# *A feature field of one digit at four angles: the scalar map travels, the arrows travel and turn.*
 
 # %%
 shown = [0, 30, 60, 90]
@@ -84,6 +97,8 @@ figures.save(figure, "feature_fields", **stamp);
 # stride, the output grid is off-centre, and after a quarter turn other points are sampled. An even size is not
 # the problem by itself: the papers' $32 \times 32$ with kernel 4 and stride 2, 1, 2 stays centred with
 # padding 0 or 2 and breaks with padding 1. The papers do not say which padding they used.
+#
+# *The error under a quarter turn, layer by layer: rounding on a centred grid, another image's on one that is off-centre.*
 
 # %%
 common = dict(strides=(2, 1, 2), mask_input=True)
@@ -111,6 +126,8 @@ for name, errors in by_layer.items():
 #
 # Other angles interpolate the input and alias in the layers: the error is a property of kernel, stride and
 # size, not zero. The plain CNN's output changes as much as for another image.
+#
+# *The error of untrained networks over the angle: zero at quarter turns, small between them, large for the plain CNN.*
 
 # %%
 plain = ConvolutionalEncoder((16, 16, 32)).eval()
@@ -126,6 +143,8 @@ figures.save(figure, "error_by_angle_untrained", **stamp);
 #
 # Training does not know about equivariance, so it may use whatever the pixel grid leaves it. The classifiers
 # of notebook 02 (trained or loaded here), against the same networks with their initial values:
+#
+# *The error of the classifiers before and after training, over the angle.*
 
 # %%
 results = {result.spec.model: result for result in map(run, profiles.table1(profile, source, seed)[:2])}

@@ -17,10 +17,12 @@
 # %% [markdown]
 # # 6 · Are 6s just rotated 9s?
 #
-# A 6 turned by 180° is nearly a 9. A code that ignores rotation can keep them apart only by what is left: how the
-# tail bends, how large the loop is. The tiny paper asks whether the S-GVAE manages, and has a classifier read its
-# reconstructions (its Table 1). **You will see** turned 6s beside the 9s they resemble, what both models make of
-# them, what a judge reads, and where the codes lie on the sphere.
+# **The question:** a 6 turned by 180° is nearly a 9; does a code that ignores rotation mix them up?
+# **The answer:** hardly ever: how the tail bends and how large the loop is keep them apart.
+#
+# The tiny paper asks this, and has a classifier, here called the *judge*, read the reconstructions (its Table 1).
+# **You will see** turned 6s beside the 9s they resemble, what both models make of them, what the judge reads, and where
+# the codes lie on the sphere.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
@@ -66,6 +68,8 @@ Markdown(tables.runs([judge_result, *results]))
 # ## Pixel by pixel, a turned 6 is no 6
 #
 # Test 6s turned by exactly 180°, and below each the upright training digit that is nearest in pixels.
+#
+# *6s turned by 180°, and below each the nearest upright digit.*
 
 # %%
 upside_down = rotate(images[labels == 6], 180)
@@ -77,6 +81,8 @@ print(f"nearest to the {len(nearest)} turned 6s:", ", ".join(f"{n} {digit}s" for
 
 # %% [markdown]
 # ## What the models make of them
+#
+# *Rotated 6s or 9s above, and what the two models make of them.*
 
 # %%
 for digit in (6, 9):
@@ -86,15 +92,16 @@ for digit in (6, 9):
     figures.save(figure, f"rotated_{digit}s", **stamp)
 
 # %% [markdown]
-# And the models of the papers' size, where they are there:
+# And the models of the papers' size:
+#
+# *Rotated 6s and 9s, and what the models of the papers' size make of them.*
 
 # %%
 full_size = {figures.NAMES[model]: result.load_model() for model, result in profiles.full_size_pair().items()}
-if full_size:
-    chosen = torch.cat([turned[labels == digit][:6] for digit in (6, 9)])
-    rows = {"rotated 6s and 9s": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in full_size.items()}
-    figure = figures.image_rows(rows)
-    figures.save(figure, "six_and_nine_full_size", profile="paper", source=source)
+chosen = torch.cat([turned[labels == digit][:6] for digit in (6, 9)])
+rows = {"rotated 6s and 9s": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in full_size.items()}
+figure = figures.image_rows(rows)
+figures.save(figure, "six_and_nine_full_size", profile="paper", source=source);
 
 # %% [markdown]
 # ## What the judge reads: Table 1 of the tiny paper
@@ -118,13 +125,15 @@ read = [
     (result, metrics.reconstruction_accuracy(judge, result.load_model(), inputs_full_size))
     for result in profiles.full_size_models()
 ]
-table = tables.reconstructions(read) if read else "None yet."
 numbers = tables.measured(read, judge=judge_result.spec.key, digits=len(test.labels))
 print(f"{len(test.labels)} digits")
+table = tables.reconstructions(read)
 Markdown(tables.save(table, "reconstructions_full_size", profile="paper", source=official, numbers=numbers))
 
 # %% [markdown]
 # Which digit is read as which, rotated inputs, in percent of each row:
+#
+# *True digit by row, digit read by column, in percent of each row.*
 
 # %%
 counts = {
@@ -139,6 +148,8 @@ figures.save(figure, "confusion", **stamp);
 #
 # The decoder may blur what the code still holds. So without decoder and judge: the angles between codes of turned
 # digits, and what the five nearest *upright* training digits say, the answer of a search by code.
+#
+# *Angles between the codes of two digits of one kind, and of two kinds.*
 
 # %%
 codes = {name: metrics.latent_codes(vae, turned) for name, vae in vaes.items()}

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
-    {"files", "bessel", "rotation"},
+    {"files", "bessel", "rotation", "memory"},
     {"images", "mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
     {"models"},
     {"training", "metrics"},
@@ -38,7 +38,7 @@ ONLY_IN = {
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},
     "sklearn": {"mnist", "metrics", "embedding"},
-    "tqdm": {"images", "training", "runs", "report"},
+    "tqdm": {"images", "training", "runs", "report", "__main__"},
     "distributed": {"runs", "embedding"},
     "argparse": {"__main__", "bench"},
     "IPython": set(),

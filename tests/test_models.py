@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import FORMATS, own_images
+from examples import FORMATS, own_images
 from torch.distributions import kl_divergence
 
 from gvae_core import load_model, metrics, save_model

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FORMATS, own_images
+from examples import FORMATS, own_images
 
 from gvae_core import metrics
 from gvae_core.models import ImageFormat, PoseVAE, sgvae
@@ -56,9 +56,10 @@ def test_codes_poses_and_views_of_ones_own_images_are_exact_at_quarter_turns(for
         upright, turned = model.posteriors(images), model.posteriors(rotate(images, 90))
         assert torch.allclose(turned[0].loc, upright[0].loc, atol=1e-5)
         assert torch.allclose(turned[1].loc, upright[1].loc.flip(1) * torch.tensor([-1, 1]), atol=1e-5)
+        # in views the angle's 1e-5 counts once for every pixel of the radius
         canonical, again = model.canonical(images), model.reconstruct(rotate(images, 90))
-        assert torch.allclose(model.canonical(rotate(images, 90)), canonical, atol=1e-5)
-        assert torch.allclose(again, rotate(model.reconstruct(images) - 0.9, 90) + 0.9, atol=1e-5)
+        assert torch.allclose(model.canonical(rotate(images, 90)), canonical, atol=1e-4)
+        assert torch.allclose(again, rotate(model.reconstruct(images) - 0.9, 90) + 0.9, atol=1e-4)
     assert canonical[..., :2, :2].min() > 0.89 and again[..., :2, :2].min() > 0.89  # white corners, no wedges
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 BENCHMARKS = {
     "vmf": "von Mises-Fisher: sample + KL + backward",
     "steerable": "steerable layers against escnn's",
+    "step": "a training step of the papers' models",
     "explorer": "one redraw of the rotation explorer",
 }
 

@@ -25,21 +25,26 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
 
     Parameters
     ----------
-    turn : the digits and models to show
-    yardsticks : typical angle (degrees) between different digits, by model
+    turn : the images and models to show
+    yardsticks : typical angle (degrees) between different images, by model
 
     Raises
     ------
     ValueError : the file would be larger than `LIMIT`; nothing is written
     """
-    width, height = turn.screen_size
-    plots = {"polar": markup.PolarPlot(turn, yardsticks), "sphere": markup.SpherePlot.of(turn)}
+    width, height = turn.tiles.screen_size
+    plots = {
+        "dial": markup.Dial.of(turn),
+        "polar": markup.PolarPlot(turn, yardsticks),
+        "sphere": markup.SpherePlot.of(turn),
+    }
+    texts = {"dial": markup.DIAL, "polar": markup.POLAR, "sphere": markup.SPHERE}
     views = []
     for view in turn.views(ANGLES):
         views.append(
             {
                 "picture": _webp(view.png),
-                "numbers": markup.numbers(view, yardsticks),
+                "numbers": markup.numbers(view, yardsticks, turn.tiles.row),
                 **{name: plot.marker(view) for name, plot in plots.items() if plot},
             }
         )
@@ -47,26 +52,26 @@ def save_page(path: str | Path, turn: Turn, yardsticks: Mapping[str, float]) -> 
         style=markup.STYLE,
         dark=markup.DARK,
         heading=markup.HEADING,
-        names=markup.names(list(turn.models)),
+        names=markup.names(turn),
         width=f"{width:.0f}",
         height=f"{height:.0f}",
-        pixels="{} {}".format(*turn.size),
+        pixels="{} {}".format(*turn.tiles.size),
         plot=markup.PLOT,
-        polar_title=markup.POLAR[0],
-        polar_caption=markup.POLAR[1],
-        sphere_title=markup.SPHERE[0],
-        sphere_caption=markup.SPHERE[1],
         step=STEP,
-        polar=plots["polar"].background,
-        sphere=plots["sphere"].background if plots["sphere"] else "",
-        hidden="" if plots["sphere"] else "hidden",
+        plots="\n".join(_section(name, *texts[name], plot.background) for name, plot in plots.items() if plot),
         views=json.dumps(views, ensure_ascii=False).replace("</", "<\\/"),
     )
     size = len(text.encode())
     if size > LIMIT:
-        raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {size:,}; show fewer digits")
+        raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {size:,}; show fewer images")
     write_text(Path(path), text)
     return Path(path)
+
+
+def _section(name: str, title: str, caption: str, background: str) -> str:
+    """A plot: its background and, over it, where the script puts the marker."""
+    stack = f'<div class="stack"><div>{background}</div><div id="{name}"></div></div>'
+    return f'<section><p class="gvae-title">{title}</p>\n{stack}<p class="gvae-small">{caption}</p></section>'
 
 
 def _webp(png: bytes) -> str:

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from ..metrics import angle_between, latent_codes, squared_error, typical_angle
+from ..metrics import angle_between, squared_error
 from ..rotation import rotate
+from .snapshot import Answer, Snapshot
+from .tiles import Tiles, png
 
 STEP = 5  # degrees between the points of the plots and between the saved page's views
 ANGLES = tuple(range(-180, 181, STEP))
 LIMITS = -180, 180  # of the slider, which stands on whole degrees
-TILE, ROW, STRIP = 64.0, 70.0, 524.0  # screen pixels: largest tile, height of a row, width of the picture
-GAP = 4  # image pixels between tiles of a row
-CLEAR = 255  # this grey level is transparent, so that the page shows between the tiles
-YARDSTICK_IMAGES = 100
 BATCH = 32  # images; larger ones are no faster per image (measured from 8 to 400), and end later
-
-SAMPLE = 4096  # numbers of a large buffer that its checksum reads
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Means over the digits shown, of one model at one angle.
+    """Means over the images shown, of one model at one angle.
 
     Parameters
     ----------
-    drift : angle (degrees) between the mean directions now and of the upright digit
-    error : mean squared error per pixel against the *upright* original
+    drift : angle (degrees) between the mean directions now and of the upright image
+    error : mean squared error per pixel against the *upright* original; of a model with a pose, whose reconstruction
+        turns along, against the turned image
     concentration : kappa of the posterior
     """
 
@@ -46,119 +37,89 @@ class Measures:
 
 
 @dataclass(frozen=True)
+class Found:
+    """How far N images are turned, as a model with a pose finds it.
+
+    Parameters
+    ----------
+    angles : [N] degrees in [-180, 180), the pose now less that at 0°
+    arcs : [N] degrees, half the arc that holds 90 % of the pose's posterior
+    """
+
+    angles: Tensor
+    arcs: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Direction of the mean of the angles' unit vectors, in degrees."""
+        radians = torch.deg2rad(self.angles.double())
+        return torch.rad2deg(torch.atan2(radians.sin().sum(), radians.cos().sum())).item()
+
+
+@dataclass(frozen=True)
 class View:
-    """One angle: PNG bytes of all rows, and per model its `Measures` and codes [N, d]."""
+    """One angle: PNG bytes of all rows, and per model its `Measures` and codes [N, d], with a pose what it `Found`."""
 
     angle: int
     png: bytes
     measures: Mapping[str, Measures]
     codes: Mapping[str, Tensor]
-
-
-class Snapshot:
-    """A model as it was: a copy in eval mode, which nobody trains, moves or switches while a thread computes with it.
-
-    The model itself is only read, so its mode stays as it is.
-    """
-
-    def __init__(self, model: nn.Module):
-        self._source, self._checksum = model, checksum(model)
-        # what is no leaf of autograd's graph cannot be copied; escnn's expanded filters may be none
-        kept = {id(buffer): buffer.detach().clone() for buffer in model.buffers() if not buffer.is_leaf}
-        with torch.no_grad():
-            self.model = copy.deepcopy(model, kept).eval().to(memory_format=torch.channels_last)  # a tenth faster
-        self.device = next(self.model.parameters()).device
-
-    def is_of(self, model: nn.Module) -> bool:
-        """Whether it shows this model with its weights of now."""
-        return model is self._source and checksum(model) == self._checksum
-
-    @torch.no_grad()
-    def answer(self, images: Tensor) -> Answer:
-        """Encode and decode images [N, C, H, H]; the results on the CPU."""
-        posterior = self.model.encode(images.to(self.device))
-        decoded = self.model.decode(posterior.mode).clamp(0, 1)
-        return Answer(posterior.mode.cpu(), posterior.concentration.cpu(), decoded.cpu())
+    found: Mapping[str, Found]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A model's codes [N, d], concentrations [N] and reconstructions [N, C, H, H] of N images."""
+class Rows:
+    """What is kept of a model's answer at one angle.
+
+    ``tiles`` are the reconstructions and, of a model with a pose, the canonical views, as `Tiles.draw` gives them.
+    """
 
     codes: Tensor
-    concentrations: Tensor
-    reconstructions: Tensor
+    measures: Measures
+    tiles: tuple[Tensor, ...]
+    found: Found | None = None
 
-    def split(self, count: int) -> list[Answer]:
-        parts = (self.codes.split(count), self.concentrations.split(count), self.reconstructions.split(count))
-        return [Answer(*part) for part in zip(*parts)]
-
-
-def checksum(model: nn.Module) -> int:
-    """CRC-32 of all parameters and buffers: training, loading and writes through ``.data`` change it.
-
-    Of a buffer with more than `SAMPLE` numbers only so many, evenly spread: those are tables, and filters that
-    escnn expands from the weights, together up to forty times as large as these (135 MB).
-    """
-    value = 0
-    for tensor, buffer in _tensors(model):
-        in_memory = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)  # so that flattening copies nothing
-        flat = tensor.detach().permute(in_memory).reshape(-1)
-        if buffer and len(flat) > SAMPLE:
-            flat = flat[:: len(flat) // SAMPLE]
-        value = zlib.crc32(flat.cpu().contiguous().view(torch.uint8).numpy(), value)
-    return value
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[Tensor, bool]]:
-    """Parameters and buffers, and which of the two; ``modules()`` would hash escnn's bases, for milliseconds."""
-    for kept, buffers in ((module._parameters, False), (module._buffers, True)):
-        yield from ((tensor, buffers) for tensor in kept.values() if tensor is not None)
-    for child in module._modules.values():
-        if child is not None:
-            yield from _tensors(child)
+    def turned(self, quarters: int) -> Rows:
+        """The rows where the images are turned by so many quarter turns more, which changes a pose and nothing else."""
+        if self.found is None:
+            return self
+        reconstructions, canonical = self.tiles
+        found = replace(self.found, angles=_wrapped(self.found.angles + 90 * quarters))
+        return replace(self, tiles=(torch.rot90(reconstructions, quarters, (2, 3)), canonical), found=found)
 
 
 class Turn:
-    """Some digits and some models through the full turn; every whole angle is computed at most once.
+    """Some images and some models through the full turn; every whole angle is computed at most once.
+
+    Where turning uncovers corners they are filled with the image's background, the median along its border; of a model
+    that fades images out towards a disc, what it sees is shown.
 
     Parameters
     ----------
-    models : name -> `Snapshot`, one row of reconstructions each
+    models : name -> `Snapshot`; one row of reconstructions each, with a pose also one of canonical views, the images
+        turned back by the angle found
     digits : name -> image [1, C, H, H] in [0, 1], upright
+    disc : whether tiles are clipped to a disc
+
+    Raises
+    ------
+    ValueError : a model takes images of another size or other channels
     """
 
-    def __init__(self, models: Mapping[str, Snapshot], digits: Mapping[str, Tensor]):
+    def __init__(self, models: Mapping[str, Snapshot], digits: Mapping[str, Tensor], disc: bool = False):
         self.models, self.digits = dict(models), dict(digits)
         self.images = torch.cat(list(digits.values()))
+        self.rows = {name: 1 + model.has_pose for name, model in models.items()}
+        self.tiles = Tiles(len(self.images), self.images.shape[-1], 1 + sum(self.rows.values()), disc)
+        self._background = _background(self.images)
+        self._seen = next((model.seen for model in models.values() if model.fades), lambda images: images)
         self._stopped = False
         self._claimed: set[int] = set()  # angles that a thread works on, or has worked on
         self._views: dict[int, View] = {}  # at most one per whole degree
-        self._answers: dict[str, dict[int, Answer]] = {name: {} for name in models}
+        self._upright: dict[str, Answer] = {}
+        self._rows: dict[str, dict[int, Rows]] = {name: {} for name in models}
         self._periods = {name: self._period(name) for name in models}
-        self.upright = {name: answers[0].codes for name, answers in self._answers.items()}
-
-    @property
-    def scale(self) -> float:
-        """Screen pixels per image pixel: tiles are as large as fits, rows always `ROW` high."""
-        count, side = len(self.images), self.images.shape[-1]
-        return min(TILE / side, STRIP / (count * (side + GAP) - GAP))
-
-    @property
-    def row_gap(self) -> int:
-        """Image pixels between two rows."""
-        return round(ROW / self.scale) - self.images.shape[-1]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the picture in image pixels; half a row gap above and below."""
-        count, side = len(self.images), self.images.shape[-1]
-        return count * (side + GAP) - GAP, (len(self.models) + 1) * (side + self.row_gap)
-
-    @property
-    def screen_size(self) -> tuple[float, float]:
-        """Width and height of the picture in screen pixels; rows are exactly `ROW` high."""
-        return self.scale * self.size[0], ROW * (len(self.models) + 1)
+        self.upright = {name: answer.codes for name, answer in self._upright.items()}
 
     def is_of(self, models: Sequence[str], digits: Mapping[str, Tensor]) -> bool:
         """Whether it shows just these models and digits."""
@@ -244,101 +205,81 @@ class Turn:
         for name in self.models:
             if stopped():
                 return
-            self._answer(name, turned)
+            if new := {angle % self._periods[name] for angle in angles} - self._rows[name].keys():
+                self._ask(name, sorted(new))
         for angle, images in turned.items():
-            answers = {name: self._answers[name][self._reduced(name, angle)] for name in self.models}
-            self._views[angle] = self._view(angle, images, answers)
+            self._views[angle] = self._view(angle, images)
 
     def _turned(self, angles: Sequence[int]) -> Sequence[Tensor]:
         count = len(self.images)
-        degrees = torch.tensor(angles, dtype=torch.float64).repeat_interleave(count)
-        return rotate(self.images.repeat(len(angles), 1, 1, 1), degrees).split(count)
+        return self._rotated(torch.tensor(angles, dtype=torch.float64).repeat_interleave(count)).split(count)
 
-    def _answer(self, name: str, turned: Mapping[int, Tensor]) -> None:
-        """Let a model see the turned digits, unless it gave its answer to them at another quarter turn."""
-        new = {}
-        for angle, images in turned.items():
-            if (reduced := self._reduced(name, angle)) not in self._answers[name]:
-                new[reduced] = images
-        if new:
-            answer = self.models[name].answer(torch.cat(list(new.values())))
-            self._answers[name].update(zip(new, answer.split(len(self.images))))
+    def _rotated(self, degrees: Tensor) -> Tensor:
+        """All images, as often as there are angles for them, each turned by its own."""
+        images, level = (x.repeat(len(degrees) // len(x), 1, 1, 1) for x in (self.images, self._background))
+        return rotate(images - level, degrees) + level
 
-    def _view(self, angle: int, images: Tensor, answers: Mapping[str, Answer]) -> View:
-        measures = {
-            name: Measures(
-                angle_between(answer.codes, self.upright[name]).mean().item(),
-                squared_error(answer.reconstructions, self.images).mean().item(),
-                answer.concentrations.mean().item(),
-            )
-            for name, answer in answers.items()
-        }
-        rows = [images, *(answer.reconstructions for answer in answers.values())]
-        codes = {name: answer.codes for name, answer in answers.items()}
-        return View(angle, png(picture(rows, self.row_gap)), measures, codes)
+    def _ask(self, name: str, angles: Sequence[int]) -> list[Answer]:
+        """A model's answers to the images turned by these angles, the first time by 0° first; their rows are kept."""
+        turned = self._turned(angles)
+        answers = self.models[name].answer(torch.cat(turned)).split(len(self.images))
+        self._upright.setdefault(name, answers[0])
+        rows = (self._row(name, *seen) for seen in zip(angles, turned, answers))
+        self._rows[name].update(zip(angles, rows))
+        return answers
 
-    def _reduced(self, name: str, angle: int) -> int:
-        return angle % self._periods[name]
+    def _view(self, angle: int, images: Tensor) -> View:
+        rows = {}
+        for name, period in self._periods.items():
+            reduced = angle % period
+            rows[name] = self._rows[name][reduced].turned((angle - reduced) // 90)
+        tiles = [self.tiles.draw(self._seen(images)), *(tiles for row in rows.values() for tiles in row.tiles)]
+        return View(
+            angle,
+            png(self.tiles.picture(tiles)),
+            {name: row.measures for name, row in rows.items()},
+            {name: row.codes for name, row in rows.items()},
+            {name: row.found for name, row in rows.items() if row.found},
+        )
+
+    def _row(self, name: str, angle: int, images: Tensor, answer: Answer) -> Rows:
+        """What to keep of the answer to the images turned by an angle."""
+        model, upright, found = self.models[name], self._upright[name], None
+        tiles = [self.tiles.draw(answer.reconstructions)]
+        if answer.poses is not None:
+            found = Found(_wrapped(answer.poses - upright.poses), answer.arcs)
+            tiles.append(self.tiles.draw(model.seen(self._rotated(angle - answer.poses.double()))))
+        measures = Measures(
+            angle_between(answer.codes, upright.codes).mean().item(),
+            squared_error(answer.reconstructions, model.seen(images if found else self.images)).mean().item(),
+            answer.concentrations.mean().item(),
+        )
+        return Rows(answer.codes, measures, tuple(tiles), found)
 
     def _period(self, name: str) -> int:
-        """90 where quarter turns change nothing: then a model answers every fourth angle only.
+        """90 where quarter turns change nothing but a pose, by as much: then a model answers every fourth angle only.
 
         Quarter turns move whole pixels, so a steerable encoder with a sampling grid that they map onto itself is
-        exact there, up to rounding. That is measured on the digits themselves, upright and at 30°.
+        exact there, up to rounding. That is measured on the images themselves, upright and at 30°.
         """
-        angles = (0, 30, 90, 120)
-        answer = self.models[name].answer(torch.cat(tuple(self._turned(angles))))
-        answers = dict(zip(angles, answer.split(len(self.images))))
-        self._answers[name].update(answers)
-        here, there = (torch.cat([answers[a].reconstructions for a in pair]) for pair in ((0, 30), (90, 120)))
-        codes, others = (torch.cat([answers[a].codes for a in pair]) for pair in ((0, 30), (90, 120)))
-        same = (here - there).abs().max() < 0.1 / CLEAR and angle_between(codes, others).max() < 0.01
+        try:
+            answers = self._ask(name, (0, 30, 90, 120))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        codes, others = (torch.cat([answer.codes for answer in pair]) for pair in (answers[:2], answers[2:]))
+        same = angle_between(codes, others).max() < 0.01
+        if answers[0].poses is not None:
+            poses, others = (torch.cat([answer.poses for answer in pair]) for pair in (answers[:2], answers[2:]))
+            same &= _wrapped(others - poses - 90).abs().max() < 0.1
         return 90 if same else 360
 
 
-def picture(rows: list[Tensor], row_gap: int = 0) -> np.ndarray:
-    """Rows of images [N, C, H, W] in [0, 1] -> levels [height, width], grey, or [height, width, 4] where C = 3.
-
-    Between the tiles grey levels are `CLEAR`, and colours have no opacity.
-    """
-    levels = torch.stack(rows, 1).mul(CLEAR - 1).round().byte()  # [N, rows, C, H, W]
-    if levels.shape[2] > 1:
-        levels = torch.cat((levels, torch.full_like(levels[:, :, :1], 255)), 2)
-    above = row_gap // 2
-    clear = CLEAR if levels.shape[2] == 1 else 0
-    spaced = functional.pad(levels, (0, GAP, above, row_gap - above), value=clear)
-    placed = spaced.permute(1, 3, 0, 4, 2).flatten(2, 3).flatten(0, 1)[:, :-GAP]  # [height, width, channels]
-    return placed.squeeze(-1).numpy()
+def _background(images: Tensor) -> Tensor:
+    """Median along the border of each image and channel [N, C, H, H]: [N, C, 1, 1]."""
+    edges = [images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]]
+    return torch.cat(edges, -1).median(-1).values[..., None, None]
 
 
-def png(levels: np.ndarray) -> bytes:
-    """Levels of `picture` as PNG; compressed lightly, because time counts more than bytes."""
-    buffer = io.BytesIO()
-    clear = {"transparency": CLEAR} if levels.ndim == 2 else {}
-    Image.fromarray(levels).save(buffer, "PNG", compress_level=1, **clear)
-    return buffer.getvalue()
-
-
-def yardstick(model: nn.Module, images: Tensor, labels: Tensor | None) -> float:
-    """Typical angle (degrees) between codes of different classes, or of different images where no two classes are.
-
-    Not a number for a single image. Meant for the images of `yardstick_sample`.
-    """
-    if labels is None or len(labels.unique()) < 2:
-        labels = torch.arange(len(images))
-    return typical_angle(latent_codes(model, images), labels) if len(images) > 1 else float("nan")
-
-
-def yardstick_sample(count: int, labels: Tensor | None) -> Tensor:
-    """Indices of at most `YARDSTICK_IMAGES` of ``count`` images: random, seeded, of each class as many.
-
-    ``labels`` are [count] or None.
-    """
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    if labels is not None:
-        rank = torch.empty(count, dtype=torch.long)  # an image is the how-manieth of its class
-        for label in labels.unique():
-            chosen = order[labels[order] == label]
-            rank[chosen] = torch.arange(len(chosen))
-        order = order[rank[order].argsort(stable=True)]
-    return order[:YARDSTICK_IMAGES].sort().values
+def _wrapped(degrees: Tensor) -> Tensor:
+    """Angles in [-180, 180)."""
+    return torch.remainder(degrees + 180, 360) - 180

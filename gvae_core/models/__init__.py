@@ -14,6 +14,7 @@ from .encoders import LAYOUTS, ConvolutionalEncoder, EncoderLayout, SteerableEnc
 from .inputs import ImageFormat
 from .modes import evaluating
 from .saving import load_model, save_model
+from .spatial import SpatialVAE
 
 __all__ = [
     "LAYOUTS",
@@ -24,6 +25,7 @@ __all__ = [
     "GaussianVAE",
     "ImageFormat",
     "PoseVAE",
+    "SpatialVAE",
     "SphericalVAE",
     "SteerableEncoder",
     "encoder_layout",

@@ -8,7 +8,6 @@ thread, so the client below reads every message of the kernel while the notebook
 from __future__ import annotations
 
 import ast
-import dataclasses
 import difflib
 import logging
 import os
@@ -21,7 +20,6 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
-from jinja2 import Environment
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -31,9 +29,9 @@ from papermill.exceptions import PapermillExecutionError
 from ..files import data_directory, write_text
 from . import receipts
 from .pages import write_page
+from .site import Row, write_index
 
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
-INDEX = Path(__file__).with_name("index.html.j2")
 
 
 @dataclass
@@ -236,7 +234,9 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
             _execute(job, executed, outputs, dict(desc=name, file=sys.stdout, leave=False, disable=None))
         if executed.exists():
             try:
-                write_page(executed, page, title=job.title, folder=job.path.parent)
+                write_page(
+                    executed, page, title=job.title, folder=job.path.parent, pages=outputs / "figures" / folder.name
+                )
                 job.page = page
             except Exception as error:  # the notebook's problem, and the others still run
                 job.problems.append(f"{job.name}: no page: {_line(error)}")
@@ -328,25 +328,18 @@ papermill_engines.register("gvae", _Engine)
 
 
 def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> Path:
-    """The page of all notebooks, earlier runs included, the explorer's page, and the figures of this profile."""
-    rows = {path.stem: Job(path, path.stem) for path in sorted(jobs[0].path.parent.glob("*.ipynb"))}
-    rows |= {job.name: job for job in jobs}
-    for name, job in rows.items():
-        page = folder / f"{name}.html"
-        if job.result == NOT_RUN and page.exists():
+    """The page of all notebooks, earlier runs included."""
+    rows = {path.stem: Row(path.stem, path.stem, NOT_RUN) for path in sorted(jobs[0].path.parent.glob("*.ipynb"))}
+    for job in jobs:
+        rows[job.name] = Row(
+            job.name, job.title, job.result, job.page.name if job.page else "", job.seconds, job.problems
+        )
+    for row in rows.values():
+        page = folder / f"{row.name}.html"
+        if row.result == NOT_RUN and page.exists():
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(page.stat().st_mtime))
-            rows[name] = dataclasses.replace(job, page=page, result=f"earlier, {when}")
-    figures = outputs / "figures" / profile
-    text = Environment(autoescape=True, trim_blocks=True).from_string(INDEX.read_text(encoding="utf-8"))
-    shown = dict(
-        profile=profile,
-        jobs=rows.values(),
-        figures=Path(os.path.relpath(figures, folder)).as_posix(),
-        pictures=sorted(path.name for path in figures.glob("*.png")),
-        explorer=(figures / "explorer.html").is_file(),
-    )
-    write_text(folder / "index.html", text.render(shown))
-    return folder / "index.html"
+            row.page, row.result = page.name, f"earlier, {when}"
+    return write_index(folder, list(rows.values()), profile, outputs)
 
 
 def _summarise(jobs: Sequence[Job], index: Path, seconds: float) -> None:

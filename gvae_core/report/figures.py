@@ -22,7 +22,7 @@ from .words import epochs
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
-COLOURS = {"cnn": ORANGE, "gcnn": BLUE, "svae": ORANGE, "sgvae": BLUE, "gaussian": GREEN}
+COLOURS = {"cnn": ORANGE, "gcnn": BLUE, "svae": ORANGE, "sgvae": BLUE, "gaussian": GREEN, "spatial": RED}
 ANGLE_TICKS = range(-180, 181, 45)
 MARKERS = "osD^v<>"
 EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes

@@ -6,6 +6,7 @@ it says stands in ``results_page.md.j2``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -64,6 +65,21 @@ def shown_models(folder: Path, profile: str) -> list[Result]:
     return [r for r in results if r.spec.model in AUTOENCODERS and r.spec.protocol == "upright"]
 
 
+def measured(folder: Path, table: str) -> tuple[str, dict, list]:
+    """Name and content of what `tables.save` kept, and its shares by result, those whose run is committed."""
+    path = folder / f"{table}{SUFFIXES[folder.name]}.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"shares": {}}
+    by_key = {result.spec.key: result for result in _stored(folder)}
+    return f"{folder.name}/{path.name}", record, [(by_key[k], v) for k, v in record["shares"].items() if k in by_key]
+
+
+def turned_digits(folder: Path) -> tuple[str, dict, list[Result]]:
+    """The same of the table ``turned_digits``, what codes of turned digits are worth, with the results as they have it."""
+    file, record, shares = measured(folder, "turned_digits")
+    record.setdefault("pixels", None)
+    return file, record, [dataclasses.replace(result, metrics={"codes": numbers}) for result, numbers in shares]
+
+
 def _stored(folder: Path) -> list[Result]:
     return [read_result(path) for path in sorted((folder / "runs").glob("*.json"))]
 
@@ -84,13 +100,6 @@ def _profile(folder: Path) -> dict:
         found = (path for path in folder.parent.glob(f"*/runs/{key}.json"))
         return next((f"[{key}]({path.relative_to(folder.parent).as_posix()})" for path in found), key)
 
-    def measured(table: str) -> tuple[str, dict, list]:
-        """Name and content of what `tables.save` kept, and its shares by result, those whose run is committed."""
-        path = folder / f"{table}{suffix}.json"
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"shares": {}}
-        by_key = {result.spec.key: result for result in _stored(folder)}
-        return f"{profile}/{path.name}", record, [(by_key[k], v) for k, v in record["shares"].items() if k in by_key]
-
     def missing(table: str) -> str:
         """How much of a table is there, and the command that computes the rest."""
         done = {result.spec.any_seed.key for result in results[table] if result.complete}
@@ -108,8 +117,9 @@ def _profile(folder: Path) -> dict:
         epoch=tables.TABLE2_EPOCH if profile == "paper" else None,
         results=results,
         models=shown_models(folder, profile),
-        reconstructions=measured("reconstructions"),
-        search_by_code=measured("search_by_code"),
+        reconstructions=measured(folder, "reconstructions"),
+        search_by_code=measured(folder, "search_by_code"),
+        turned_digits=turned_digits(folder),
         explorer=f"{profile}/explorer.html" if (folder / "explorer.html").is_file() else "",
         link=link,
         figure=figure,

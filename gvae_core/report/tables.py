@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..files import outputs_directory, write_text
+from ..runs.kinds import AUTOENCODERS, CLASSIFIERS
 from ..runs.results import Result, by_seed, cells
 from ..runs.spec import NAMES
 from . import papers
@@ -258,23 +259,48 @@ def poses(results: Sequence[Result], link: Link | None = None) -> str:
     return _markdown(rows, link)
 
 
-def codes(results: Sequence[Result], link: Link | None = None) -> str:
-    """What codes of turned test digits are worth, of models trained on digits born rotated: `runs.kinds.code_numbers`."""
-    rows = []
+def codes(results: Sequence[Result], pixels: Mapping[str, float] | None = None, link: Link | None = None) -> str:
+    """What codes of turned test digits are worth: `runs.kinds.code_numbers`, under ``codes`` in a result's metrics.
+
+    Last the ``pixels`` as codes of themselves, and classifiers, which need every label: their accuracy stands where
+    neighbours have as many.
+    """
+    coded = [result for result in results if result.spec.model in AUTOENCODERS]
+    rows = [_code_row(result.spec.title, result.metrics["codes"], result) for result in coded]
+    rows += [_code_row("pixels", pixels)] if pixels else []
     for result in results:
-        numbers = result.metrics["codes"]
-        right = "{:.1%} / {:.1%}".format
-        row = {"Codes of": result.spec.title}
-        row["k-means: right / purity"] = right(numbers["kmeans_hungarian"], numbers["kmeans_purity"])
-        row["mixture: right / purity"] = right(numbers["mixture_hungarian"], numbers["mixture_purity"])
-        for count, share in numbers.items():
-            if count.startswith("neighbours_"):
-                row[f"5-NN, {int(count.partition('_')[2]):,} labels"] = f"{share:.1%}"
-        row["Moved by a turn, of same / other digit"] = (
-            "{moved:.1f}° of {typical_same_class:.0f}° / {typical_other_class:.0f}°".format(**numbers)
-        )
-        rows.append(row | {"Runs": [result]})
+        if result.spec.model in CLASSIFIERS:
+            row = {"Codes of": f"no code: {result.spec.title}, supervised", "Runs": [result]}
+            rows.append(row | {_labels(result.spec.training_digits): f"{result.metrics['test_rotated_accuracy']:.1%}"})
     return _markdown(rows, link)
+
+
+def _code_row(name: str, numbers: Mapping[str, float], result: Result | None = None) -> dict[str, object]:
+    row: dict[str, object] = {"Codes of": name, "Runs": [result] if result else []}
+    for method, words in (("kmeans", "k-means"), ("mixture", "mixture")):
+        right = "{:.1%} / {:.1%}".format
+        row[f"{words}: right / purity"] = right(numbers[f"{method}_hungarian"], numbers[f"{method}_purity"])
+    for key, share in numbers.items():
+        if key.startswith("neighbours_"):
+            row[_labels(*map(int, key.split("_")[1::2]))] = f"{share:.1%}"
+    if "moved" in numbers:
+        moved = "{moved:.1f}° of {typical_same_class:.0f}° / {typical_other_class:.0f}°".format(**numbers)
+        row["Moved by a turn, of same / other digit"] = moved
+    if result and "squared_error_per_pixel" in result.metrics:
+        row["Squared error per pixel"] = f"{result.metrics['squared_error_per_pixel']:.4f}"
+    return row
+
+
+def _labels(known: int, read: int | None = None) -> str:
+    return f"5-NN, {known:,} labels" + (f", {read:,} test digits" if read else "")
+
+
+def others() -> str:
+    """What others report on rotated MNIST, or digits turned like it, without labels; each with its own protocol."""
+    rows = (
+        {"By": by, "Reported": value, "Protocol, theirs": protocol} for by, value, protocol in papers.ROTATED_DIGITS
+    )
+    return _markdown(rows)
 
 
 def measured(shares: Shares, **numbers: object) -> dict:
@@ -311,6 +337,7 @@ def _markdown(rows: Iterable[Mapping[str, object]], link: Link | None = None) ->
     for row in rows:
         results = row.pop("Runs", [])
         row |= {"Runs": " ".join(map(link, results)) or NONE} if link else {}
-    header = list(max(rows, key=len))  # the papers' rows lack some numbers
+    longest = sorted(rows, key=len, reverse=True)  # the papers' rows lack some numbers
+    header = list(dict.fromkeys(name for row in longest for name in row))
     lines = [header, ["---"] * len(header), *([row.get(name, NONE) for name in header] for row in rows)]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .. import metrics, models, training
-from ..mnist import Digits, Splits
+from ..mnist import Digits, Splits, load_mnist
 from ..rotation import random_angles, rotate
 from ..synchronisation import common_orientation
 
@@ -22,6 +22,7 @@ ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these
 DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
 ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
 BORN_SEED = 20261125  # of the angles at which training images are born under the protocol born_rotated
+ROTATED_MNIST = (12_000, 50_000)  # training and test digits of its protocol (H. Larochelle et al., ICML 2007)
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,33 @@ class Kind:
 def _fit_classifier(
     model: nn.Module, splits: Splits, schedule: training.Schedule, spec: RunSpec, **loop: object
 ) -> list[dict]:
-    train, validation = ((part.images, part.labels) for part in (splits.train, splits.validation))
+    images, labels = _training_images(splits, spec), (splits.train.labels, splits.validation.labels)
     loop |= dict(seed=spec.stream("training"), rotated=spec.protocol == "rotated")
-    return training.fit_classifier(model, train, validation, schedule, paper_loss=spec.paper_loss, **loop)
+    return training.fit_classifier(model, *zip(images, labels), schedule, paper_loss=spec.paper_loss, **loop)
 
 
 def _fit_autoencoder(
     model: nn.Module, splits: Splits, schedule: training.Schedule, spec: RunSpec, **loop: object
 ) -> list[dict]:
-    train, validation = splits.train.images, splits.validation.images
+    train, validation = _training_images(splits, spec)
     loop |= dict(seed=spec.stream("training"))
-    if spec.protocol == "born_rotated":
-        train, validation = (
-            rotate(images, random_angles(len(images), seed))
-            for images, seed in ((train, BORN_SEED), (validation, BORN_SEED + 1))
-        )
-    if spec.sizes.get("pose"):
-        return training.fit_pose(model, train, validation, schedule, beta=spec.beta, **loop)
+    if spec.sizes.get("pose") or spec.model == "spatial":
+        fit = training.fit_spatial if spec.model == "spatial" else training.fit_pose
+        return fit(model, train, validation, schedule, beta=spec.beta, **loop)
     loop |= dict(rotated=spec.protocol == "rotated")
     return training.fit_vae(model, train, validation, schedule, beta=spec.beta, **loop)
+
+
+def _training_images(splits: Splits, spec: RunSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those for training and for validation, under the protocol born_rotated each turned by its own angle."""
+    train, validation = splits.train.images, splits.validation.images
+    if spec.protocol != "born_rotated":
+        return train, validation
+    return _born(train), rotate(validation, random_angles(len(validation), BORN_SEED + 1))
+
+
+def _born(images: torch.Tensor) -> torch.Tensor:
+    return rotate(images, random_angles(len(images), BORN_SEED))
 
 
 def _measure_classifier(model: nn.Module, splits: Splits, spec: RunSpec) -> dict:
@@ -77,12 +86,17 @@ def _measure_autoencoder(model: nn.Module, splits: Splits, spec: RunSpec) -> dic
     """On the test digits: losses of upright ones, and of turned ones against the *upright* targets.
 
     Of a model that says how images are turned, instead: losses of turned ones, and how well the angles are found.
-    Under the protocol born_rotated also what the codes are worth.
+    Under the protocol born_rotated also what the codes are worth, and the squared error of what is drawn as the digits
+    came, a mean over the 28 x 28 pixels.
     """
-    test, turned = splits.test, _turned(splits.test.images)
-    born = {"codes": code_numbers(model, test, splits.train)} if spec.protocol == "born_rotated" else {}
-    if spec.sizes.get("pose"):
-        losses = functools.partial(training.pose_losses, model, beta=spec.beta)
+    test, turned, born = splits.test, _turned(splits.test.images), {}
+    if spec.protocol == "born_rotated":
+        code = functools.partial(metrics.latent_codes, model)
+        born["codes"] = code_numbers(code, test, splits.train) | code_movements(code, test)
+        born["squared_error_per_pixel"] = metrics.squared_error(metrics.redrawn(model, turned), turned).mean().item()
+    if spec.sizes.get("pose") or spec.model == "spatial":
+        losses = training.spatial_losses if spec.model == "spatial" else training.pose_losses
+        losses = functools.partial(losses, model, beta=spec.beta)
         angles = random_angles(len(test.images), ANGLE_SEED)
         found = pose_numbers(model, test.images, test.labels, turned, angles)
         return _mean_losses(model, losses, {"rotated": (turned,)}, spec) | found | born
@@ -111,7 +125,7 @@ def _mean_losses(
 def pose_numbers(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, turned: torch.Tensor, angles: torch.Tensor
 ) -> dict:
-    """How well a `PoseVAE` says how images [N, 1, 28, 28] are turned that were ``turned`` by ``angles`` [N], degrees.
+    """How well a `PoseVAE` or a `SpatialVAE` says how images [N, 1, 28, 28] are turned that were ``turned`` by ``angles`` [N], degrees.
 
     ``angle_errors``: between an image and its upright copy, so of the pixel grid; ``resultant_by_class``: whether a
     class has one orientation; ``resultant_by_class_synchronised``: the same for the angles that `common_orientation`
@@ -119,7 +133,7 @@ def pose_numbers(
     """
     found, half_widths = metrics.poses(model, turned)
     upright, _ = metrics.poses(model, images)
-    common = common_orientation(turned, common_orientation(turned))
+    common = common_orientation(turned, sweeps=2)
     return {
         "angle_errors": metrics.angle_errors(found - upright, angles),
         "resultant_by_class": metrics.resultant_by_class(found - angles, labels),
@@ -130,22 +144,55 @@ def pose_numbers(
 
 
 def code_numbers(
-    model: nn.Module, test: Digits, known: Digits, label_counts: Sequence[int] = (100, 600, 1_000)
+    code: Callable[[torch.Tensor], torch.Tensor],
+    test: Digits,
+    known: Digits,
+    label_counts: Sequence[int] = (100, 600, 1_000),
 ) -> dict[str, float]:
     """What the codes of turned test digits are worth without an upright: clusters, and neighbours among known digits.
 
-    The ``known`` digits are turned as well, each by its own angle; their labels are used for the neighbours only.
+    ``code`` maps images [N, 1, 28, 28] to codes [N, d]. The ``known`` digits are turned as well, each by its own angle;
+    their labels are used for the neighbours only. Where they are as many as rotated MNIST has for training, also on as
+    many test digits as it has, `rotated_mnist_test`.
     """
-    codes = metrics.latent_codes(model, _turned(test.images))
-    neighbours = metrics.latent_codes(model, rotate(known.images, random_angles(len(known.images), BORN_SEED)))
+    codes, neighbours = code(_turned(test.images)), code(_born(known.images))
     numbers = metrics.cluster_scores(codes, test.labels)
     for count in sorted({count for count in label_counts if count < len(known.labels)} | {len(known.labels)}):
         found = metrics.neighbour_accuracy(codes, test.labels, neighbours[:count], known.labels[:count])
         numbers[f"neighbours_{count}"] = found
-    moved = metrics.angle_between(codes, metrics.latent_codes(model, test.images)).mean().item()
+    if len(known.labels) == ROTATED_MNIST[0]:
+        many = rotated_mnist_test(known)
+        found = metrics.neighbour_accuracy(code(many.images), many.labels, neighbours, known.labels)
+        numbers["neighbours_{}_of_{}".format(*ROTATED_MNIST)] = found
+    return numbers
+
+
+def code_movements(code: Callable[[torch.Tensor], torch.Tensor], test: Digits) -> dict[str, float]:
+    """How far codes move when test digits are turned, beside the angles between different digits; as seen from the origin.
+
+    ``code`` as in `code_numbers`; degrees.
+    """
+    codes = code(_turned(test.images))
+    moved = metrics.angle_between(codes, code(test.images)).mean().item()
     some = slice(0, 1_000)  # all pairs
     typical = {same: metrics.typical_angle(codes[some], test.labels[some], same=same) for same in (False, True)}
-    return numbers | {"moved": moved, "typical_other_class": typical[False], "typical_same_class": typical[True]}
+    return {"moved": moved, "typical_other_class": typical[False], "typical_same_class": typical[True]}
+
+
+def rotated_mnist_test(known: Digits) -> Digits:
+    """As many turned digits as rotated MNIST has for testing, none of them among the ``known`` training digits.
+
+    The 10,000 official test digits, those for validation among them, and the first others of the official training digits.
+    """
+    mnist = load_mnist("mnist")
+    others = torch.ones(len(mnist.train_labels), dtype=torch.bool)
+    others[known.indices] = False
+    chosen = others.nonzero()[: ROTATED_MNIST[1] - len(mnist.test_labels), 0]
+    images, labels = (
+        torch.cat([getattr(mnist, f"test_{part}"), getattr(mnist, f"train_{part}")[chosen]])
+        for part in ("images", "labels")
+    )
+    return Digits(_turned(images), labels, torch.cat([torch.arange(len(mnist.test_labels)), chosen]), "test, train")
 
 
 def kinds_of_input(test: Digits) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -166,6 +213,7 @@ _classifier = functools.partial(Kind, fit=_fit_classifier, measure=_measure_clas
 _autoencoder = functools.partial(Kind, fit=_fit_autoencoder, measure=_measure_autoencoder)
 CLASSIFIERS = {"cnn": _classifier(models.CNNClassifier), "gcnn": _classifier(models.GCNNClassifier)}
 AUTOENCODERS = {
+    "spatial": _autoencoder(models.SpatialVAE),
     "sgvae": _autoencoder(models.sgvae),
     "svae": _autoencoder(models.svae),
     "gaussian": _autoencoder(functools.partial(models.sgvae, gaussian=True)),

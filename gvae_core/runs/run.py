@@ -75,6 +75,20 @@ def run(
             return _run(spec, last, device, progress)
 
 
+def measure_again(result: Result, *, device: str = "cpu") -> Result:
+    """Measure a trained model anew, for what is measured since it was stored; its record keeps all else.
+
+    The file that the result was read from is written. FileNotFoundError where its checkpoint is not there.
+    """
+    spec = result.spec
+    model = result.load_model().to(resolve_device(device))
+    with _locked(spec, wait=True), repeatable():
+        splits = load_splits(spec.source, spec.train_images, spec.test_images)
+        record = json.loads(result.path.read_text()) | {"metrics": KINDS[spec.model].measure(model, splits, spec)}
+        write_text(result.path, json.dumps(record, indent=1))
+    return read_result(result.path)
+
+
 def _remains(spec: RunSpec) -> list[Path]:
     """What a process left that was killed in the middle of a write; only who holds the lock may delete it."""
     paths = [path for name in (f".{spec.key}-*", f".{spec.key}.state-*") for path in runs_folder().glob(name)]

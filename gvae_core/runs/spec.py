@@ -23,7 +23,14 @@ from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 MODEL_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # those that this code builds and computes as they were
 TEST_DIGITS = {"mnist": 5_000, "mnist5k": 500}
-NAMES = {"cnn": "CNN", "gcnn": "G-CNN", "svae": "S-VAE", "sgvae": "S-GVAE", "gaussian": "Gaussian VAE"}
+NAMES = {
+    "cnn": "CNN",
+    "gcnn": "G-CNN",
+    "svae": "S-VAE",
+    "sgvae": "S-GVAE",
+    "gaussian": "Gaussian VAE",
+    "spatial": "spatial-VAE",
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,12 @@ class RunSpec:
 
     Parameters
     ----------
-    model : cnn, gcnn (classifiers), sgvae, svae, gaussian (autoencoders)
+    model : cnn, gcnn (classifiers), sgvae, svae, gaussian, spatial (autoencoders)
     source : mnist or mnist5k
     epochs, learning_rate, decay, weight_decay, batch_size : see `training.Schedule`
     seed : of initial values and of everything random in training
     protocol : training images ``upright``, each time ``rotated`` by another random angle, or ``born_rotated``, each by
-        one random angle of its own, so that nothing is ever upright
+        one random angle of its own, so that nothing is ever upright; ``spatial`` knows the last only
     latent_dim, beta : autoencoders only
     paper_loss : classifiers only; minimise the cross-entropy of softmax outputs (report, Table 1)
     train_images, test_images : use only the first so many of a split (None: all)
@@ -70,7 +77,7 @@ class RunSpec:
     def __post_init__(self):
         _expect("model", self.model, sorted(KINDS))
         _expect("source", self.source, ["mnist", "mnist5k"])
-        protocols = ["upright", "rotated", *(["born_rotated"] if self.model in AUTOENCODERS else [])]
+        protocols = ["born_rotated"] if self.model == "spatial" else ["upright", "rotated", "born_rotated"]
         _expect(f"protocol of {self.model}", self.protocol, protocols)
         _expect("model_version", self.model_version, READABLE_VERSIONS)
         born_rotated = self.protocol == "born_rotated"

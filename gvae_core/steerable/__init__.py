@@ -1,13 +1,13 @@
 """SO(2)-steerable layers, several times faster than escnn's with exactly escnn's outputs.
 
-`accelerate` turns the layers of a model into fast ones, `explain` says which are and why not. How:
+`accelerate` turns the layers of a model into fast ones, `explain` says which are and why not (`paths`). How:
 `factors` (few filters and a mixing matrix instead of a dense kernel), `torch_path` (in torch
-operations, any device), `native` and `kernels.cpp` (compiled for this CPU), `features` (what stays
-packed or pending between layers), `layers`, and `escnn_fixes` (two faults of escnn, mended on import).
+operations, any device), `native`, `building` and `kernels.cpp` (compiled for this CPU), `features` (what stays
+packed or pending between layers), `convolution`, `layers`, and `escnn_fixes` (two faults of escnn, mended on import).
 """
 
 from . import escnn_fixes
-from .layers import Explanation, accelerate, explain, path_in_use
+from .paths import Explanation, accelerate, explain, path_in_use
 
 escnn_fixes.apply()
 

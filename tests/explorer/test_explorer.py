@@ -15,21 +15,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_SGVAE
+from examples import TINY_SGVAE
 from jupyter_client.manager import KernelManager
+from own_images import own_images, own_model, pose_model
 from PIL import Image
 
 from gvae_core import SphericalVAE, metrics, rotate, svae
 from gvae_core.checkpoints import save_tensors
 from gvae_core.explorer import RotationExplorer
-from gvae_core.explorer.markup import PolarPlot, SpherePlot
+from gvae_core.explorer.markup import Dial, PolarPlot, SpherePlot
 from gvae_core.explorer.pad import digit_from_strokes
 from gvae_core.explorer.picker import DRAWN
-from gvae_core.explorer.turn import ANGLES, Snapshot, Turn, picture, yardstick, yardstick_sample
+from gvae_core.explorer.snapshot import Snapshot, yardstick, yardstick_sample
+from gvae_core.explorer.tiles import Tiles
+from gvae_core.explorer.turn import ANGLES, Found, Turn
 from gvae_core.explorer.worker import Worker
 from gvae_core.files import write_text
 from gvae_core.mnist import load_splits
-from gvae_core.report import batch as report
 from gvae_core.report import trained_models as trained
 from gvae_core.report.profiles import full_size_pair
 from gvae_core.report.trained_models import trained_models
@@ -41,6 +43,11 @@ def models():
     torch.manual_seed(0)
     small = svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4)).eval()
     return {"S-GVAE": TINY_SGVAE.build().eval(), "S-VAE": small}
+
+
+@pytest.fixture(scope="module", name="pose_model")
+def _pose_model():
+    return pose_model()
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ def test_first_row_shows_the_turned_digits(explorer, digits):
     explorer.digits.select(["3"])
     explorer.slider.value = 90
     three = digits.images[:60][digits.labels[:60] == 3][0, 0]
-    gap = explorer.turn.row_gap
+    gap = explorer.turn.tiles.row_gap
     shown = rows(explorer)[0][gap // 2 : gap // 2 + 28]
     assert np.abs(shown - 255 * torch.rot90(three).numpy()).max() <= 2
 
@@ -136,20 +143,77 @@ def test_thumbnails_show_the_digits_and_follow_them(explorer):
     assert explorer.digits._style.value != before
 
 
-def test_without_labels_digits_are_picked_one_by_one(models, digits):
-    explorer = RotationExplorer(models, digits.images[:23])
-    assert list(explorer.turn.digits) == [f"#{slot}" for slot in range(1, 11)]
+def test_without_labels_images_are_picked_one_by_one_from_pages(models, digits):
+    explorer = RotationExplorer(models, digits.images[:53])
+    picker = explorer.digits
+    assert list(explorer.turn.digits) == [f"#{number}" for number in range(1, 11)]
     assert torch.equal(explorer.turn.images, digits.images[:10])
+    assert picker.pages == 3 and picker.another not in picker.children and picker.previous.disabled
+    first_page = picker._style.value
+    picker.next.click()
+    assert picker.page.value == 2 and picker._style.value != first_page and list(picker.buttons)[:2] == ["#21", "#22"]
+    picker.buttons["#22"].value = True  # the picks of the first page stay
+    assert torch.equal(explorer.turn.images[10], digits.images[21]) and len(explorer.turn.digits) == 11
+    picker.page.value = 3
+    assert [b.layout.visibility for b in picker._slots].count("hidden") == 7 and picker.next.disabled
+    picker.page.value = 2
+    assert [name for name, button in picker.buttons.items() if button.value] == ["#22"]
+    picker.select(["#53", "#7"])
+    assert torch.equal(explorer.turn.images, digits.images[[6, 52]]) and not picker.buttons["#22"].value
+    with pytest.raises(ValueError, match=r"among #1, #2, #3, …, #53; got '#54'"):
+        picker.select(["#54"])
+
+
+class Disk:
+    """Stands for a set of images on disk; counts those that are read."""
+
+    def __init__(self, images, labels=None, classes=(), names=None):
+        self.images, self.labels, self.classes, self.names, self.read = images, labels, classes, names, []
+
+    def __len__(self):
+        return 100_000
+
+    def __getitem__(self, indices):
+        self.read += indices
+        return self.images[[index % len(self.images) for index in indices]]
+
+
+def test_of_a_hundred_thousand_images_few_are_read(models, digits):
+    disk = Disk(digits.images, names=[f"night/{number}.png" for number in range(100_000)])
+    explorer = RotationExplorer(models["S-VAE"], disk)
+    explorer.digits.page.value = 4_321
+    explorer.slider.value = 30
+    assert explorer.message.value == "" and len(disk.read) < 200
+    button = explorer.digits.buttons["#86401"]
+    assert button.tooltip == "show night/86400.png"
+    button.value = True
+    assert torch.equal(explorer.turn.images[-1], digits.images[86_400 % len(digits.images)])
+
+
+def test_images_bring_their_classes_names(models, digits):
+    labels = torch.tensor([2, 0] * 50_000)  # nothing of class 1
+    explorer = RotationExplorer(models["S-VAE"], Disk(digits.images, labels, ["round", "empty", "long & thin"]))
+    assert list(explorer.turn.digits) == ["round", "long & thin"]
+    assert torch.equal(explorer.turn.images, digits.images[[1, 0]])
     explorer.digits.another.click()
-    assert torch.equal(explorer.turn.images[:3], digits.images[10:13])
-    seen = {id(i) for slot in explorer.digits._indices.values() for i in slot}
-    assert len(seen) == 23
+    assert torch.equal(explorer.turn.images, digits.images[[3, 2]])
+
+
+def test_a_broken_image_is_said_when_it_is_read(models, digits):
+    images = digits.images[:400].clone()
+    images[399] = float("nan")
+    explorer = RotationExplorer(models["S-VAE"], images)
+    explorer.digits.page.value = 20
+    assert "got values from nan" in explorer.message.value
+    explorer.digits.page.value = 1
+    explorer.digits.select(["#5"])
+    assert explorer.message.value == ""
 
 
 def test_no_digit_picked_is_said(explorer):
     picture_before = explorer.image.value
     explorer.digits.select([])
-    assert "at least one digit" in explorer.message.value and explorer.image.value == picture_before
+    assert "at least one image" in explorer.message.value and explorer.image.value == picture_before
     explorer.digits.select(["4"])
     assert explorer.message.value == ""
 
@@ -304,7 +368,7 @@ def test_labels_sorted_by_class_have_a_yardstick(models):
     shuffled = RotationExplorer(models, digits.images, digits.labels)
     for name, typical in explorer._yardsticks.items():
         assert typical == pytest.approx(shuffled._yardsticks[name], rel=0.4)
-        assert f"of {typical:.0f}° between digits" in explorer.numbers.value
+        assert f"of {typical:.0f}° between images" in explorer.numbers.value
     sample = yardstick_sample(len(labels), labels)
     assert len(sample) == 100 and set(torch.bincount(labels[sample]).tolist()) == {10}
     assert torch.equal(sample, yardstick_sample(len(labels), labels))  # seeded
@@ -376,13 +440,141 @@ def test_colour_images_are_shown_in_colour():
     explorer.slider.value = 90
     shown = np.asarray(Image.open(io.BytesIO(explorer.image.value)))
     assert shown.shape[2] == 4 and explorer.message.value == ""
-    top = explorer.turn.row_gap // 2
+    top = explorer.turn.tiles.row_gap // 2
     expected = torch.rot90(images[0, 1]).numpy()
     tile = shown[top : top + 28, :28]
     assert np.array_equal(tile[..., 1] == 254, expected == 1) and tile[..., 0].max() == 0 and tile[..., 3].min() == 255
     assert shown[:, 28:32, 3].max() == 0  # the page shows between the tiles
     explorer.measure_turn()
     assert explorer.message.value == "" and "<b>" in explorer.numbers.value
+
+
+# --- a pose ---------------------------------------------------------------------------------------
+
+
+def pose_row(explorer, number: int) -> np.ndarray:
+    """A row of the picture without its gaps, [h, width]."""
+    tiles, shown = explorer.turn.tiles, np.asarray(Image.open(io.BytesIO(explorer.image.value)).convert("L"), float)
+    top = number * (tiles.drawn + tiles.row_gap) + tiles.row_gap // 2
+    return shown[top : top + tiles.drawn]
+
+
+def test_with_a_pose_the_reconstruction_turns_along_and_the_canonical_view_stands_still(pose_model, digits):
+    images, labels = digits.images, digits.labels
+    explorer = RotationExplorer({"with pose": pose_model, "again": pose_model}, images, labels)
+    explorer.digits.select(["2", "4", "7"])
+    turn = explorer.turn
+    assert turn.tiles.rows == 5 and turn._periods == {"with pose": 90, "again": 90}
+    at_zero, canonical = pose_row(explorer, 1), pose_row(explorer, 2)
+    with torch.no_grad():
+        upright, _ = pose_model.poses(turn.images)
+        for angle in (37, 127, -53, 180):  # three of them a quarter turn apart: answered once
+            explorer.slider.value = angle
+            turned = rotate(turn.images, angle)
+            poses, arcs = pose_model.poses(turned)
+            view = turn.view(angle)
+            found = view.found["with pose"]
+            difference = (poses - upright - found.angles + 180).remainder(360) - 180
+            assert difference.abs().max() < 0.1 and torch.allclose(found.arcs, arcs, rtol=1e-3)
+            assert ((found.angles - angle + 180).remainder(360) - 180).abs().max() < 5
+            expected = pose_model.reconstruct(turned).clamp(0, 1)
+            drawn = turn._rows["with pose"][angle % 90].turned(angle // 90).tiles[0]
+            assert (drawn / 254 - expected).abs().max() < 0.01
+            error = (expected - turned).square().mean().item()
+            assert view.measures["with pose"].error == pytest.approx(error, rel=1e-3)
+            moved = np.abs(pose_row(explorer, 1) - at_zero).mean()
+            assert np.abs(pose_row(explorer, 2) - canonical).mean() < moved / 4 and moved > 10
+            assert f"angle found <b>{found.mean:.1f}°</b>" in explorer.numbers.value
+            assert f"±{found.arcs.mean():.0f}°" in explorer.numbers.value
+    assert len(turn._rows["with pose"]) == 5  # 0, 30, 90, 120 and 37
+    assert explorer.message.value == "" and explorer.dial.layout.display is None
+
+
+def test_dial_shows_the_sliders_angle_the_one_found_and_the_arc(pose_model, digits):
+    turn = Turn(snapshots({"m": pose_model}), {"a": digits.images[:1], "b": digits.images[1:2]})
+    view = turn.view(70)
+    found, marker = view.found["m"], Dial.of(turn).marker(view)
+
+    def angle_of(x, y):
+        return np.degrees(np.arctan2(-float(x), -float(y)))  # 0° is up, counter-clockwise
+
+    hand, needle = (angle_of(*ends) for ends in re.findall(r'<line x2="([-.\d]+)" y2="([-.\d]+)"', marker))
+    assert hand == pytest.approx(70, abs=0.1) and needle == pytest.approx(found.mean, abs=0.2)
+    dots = [angle_of(*ends) for ends in re.findall(r'<circle cx="([-.\d]+)" cy="([-.\d]+)"', marker)]
+    assert dots == pytest.approx(found.angles.tolist(), abs=0.2)
+    for path, angle, half in zip(re.findall(r'd="M([^"]+)"', marker), found.angles, found.arcs):
+        x, y, _, _, _, large, _, u, v = re.split("[A ]", path)
+        width = (angle_of(u, v) - angle_of(x, y)) % 360
+        assert width == pytest.approx(2 * half.item(), abs=0.4) and large == str(int(half > 90))
+        assert (angle_of(x, y) + half.item() - angle.item() + 180) % 360 == pytest.approx(180, abs=0.4)
+    assert "a: found" in marker and Dial.of(Turn(snapshots({"s": TINY_SGVAE.build()}), turn.digits)) is None
+
+
+def test_mean_of_angles_found_is_that_of_directions():
+    found = Found(torch.tensor([170.0, -170.0, -179.0]), torch.tensor([5.0, 7.0, 9.0]))
+    assert abs(found.mean) == pytest.approx(179.7, abs=0.1)
+
+
+def test_dial_is_there_for_models_with_a_pose_only(pose_model, models, digits):
+    explorer = RotationExplorer(models | {"pose": pose_model}, digits.images[:3])
+    assert explorer.dial.layout.display == "none" and explorer.turn.tiles.rows == 3
+    explorer.picks[0].value = "pose"
+    assert explorer.dial.layout.display is None and explorer.turn.tiles.rows == 4
+    assert explorer.sphere.layout.display == "none" and "canonical view" in explorer.names.value
+
+
+# --- images of one's own --------------------------------------------------------------------------
+
+
+def test_corners_that_a_turn_uncovers_have_the_colour_of_the_background():
+    background = torch.tensor([0.9, 0.5, 0.7])
+    images = background[:, None, None].repeat(3, 1, 48, 48)
+    images[:, :, 14:40, 20:30] = 0.2
+    explorer = RotationExplorer(own_model(), images)
+    explorer.slider.value = 45
+    tiles = explorer.turn.tiles
+    shown = np.asarray(Image.open(io.BytesIO(explorer.image.value)), float)
+    tile = shown[tiles.row_gap // 2 :][:48, :48]
+    assert tiles.disc and tile[0, 0, 3] == 0  # a disc: a turned square would have no place for its corners
+    for place in ((3, 24), (24, 3), (10, 10)):
+        assert np.abs(tile[place][:3] / 254 - background.numpy()).max() < 0.01
+    seen = explorer.turn._turned([45])[0]
+    assert torch.allclose(seen[:, :, 0, 0], background, atol=1e-5)  # what the model is given
+
+
+def test_colour_images_of_48_pixels_with_a_pose(tmp_path):
+    images = own_images()
+    explorer = RotationExplorer(own_model(), images)
+    assert explorer.digits.pages == 15 and not explorer.images.on_black and "Draw" not in str(explorer.children[5])
+    explorer.digits.page.value = 2
+    explorer.digits.select(["#27"])
+    canonical = pose_row(explorer, 2)
+    explorer.slider.value = 60
+    assert torch.equal(explorer.turn.images, images[26:27]) and explorer.message.value == ""
+    assert explorer.turn.view(60).found["reconstruction"].mean == pytest.approx(60, abs=3)
+    assert np.abs(pose_row(explorer, 2) - canonical).mean() < 4 < 10 < np.abs(pose_row(explorer, 0) - canonical).mean()
+    views = views_of(explorer.save_html(tmp_path / "page.html").read_text())
+    assert all({"picture", "numbers", "dial", "polar"} == view.keys() for view in views)
+
+
+def test_a_model_that_fades_shows_what_it_sees(digits):
+    model, image = pose_model(), digits.images[:1]
+    model.images = model.encoder.images = dataclasses.replace(model.images, fade=True)
+    explorer = RotationExplorer(model, image)
+    explorer.slider.value = 90
+    seen = model.images.turned(image, 0.0)
+    assert not torch.allclose(seen, image, atol=0.1)
+    assert not explorer.turn.tiles.disc
+    assert np.abs(pose_row(explorer, 0) - 254 * torch.rot90(seen[0, 0]).numpy()).max() <= 1
+
+
+def test_a_model_of_other_images_is_refused_by_name(models, digits):
+    for images, got in (
+        (torch.rand(4, 3, 28, 28), r"\[4, 3, 28, 28\]"),
+        (torch.rand(4, 1, 48, 48), r"\[4, 1, 48, 48\]"),
+    ):
+        with pytest.raises(ValueError, match=rf"S-GVAE: expected images \[N, 1, 28, 28\], got {got}"):
+            RotationExplorer(models, images)
 
 
 # --- plots ----------------------------------------------------------------------------------------
@@ -437,15 +629,37 @@ def test_yardstick_compares_different_classes(models, digits):
 
 
 def test_picture_puts_images_where_they_belong():
-    images = torch.linspace(0, 1, 2 * 3 * 4).reshape(2, 1, 3, 4)
-    levels = picture([images, 1 - images], row_gap=3)
-    assert levels.shape == (12, 12) and levels.dtype == np.uint8
+    images = torch.linspace(0, 1, 2 * 14 * 14).reshape(2, 1, 14, 14)
+    tiles = Tiles(2, 14, 2)
+    levels = tiles.picture([tiles.draw(images), tiles.draw(1 - images)])
+    high, wide = 14 + tiles.row_gap, 14 + tiles.gap
+    assert levels.shape == (2 * high, 2 * wide - tiles.gap) and levels.dtype == np.uint8
     for row, column in np.ndindex(2, 2):
-        tile = levels[6 * row + 1 : 6 * row + 4, 8 * column : 8 * column + 4]
+        top, left = high * row + tiles.row_gap // 2, wide * column
+        tile = levels[top : top + 14, left : left + 14]
         expected = images[column, 0] if row == 0 else 1 - images[column, 0]
         assert np.abs(tile / 254 - expected.numpy()).max() < 0.003
-        levels[6 * row + 1 : 6 * row + 4, 8 * column : 8 * column + 4] = 255
+        tile[:] = 255
     assert (levels == 255).all()  # transparent everywhere else
+
+
+@pytest.mark.parametrize("count, side", [(1, 28), (10, 28), (1, 128), (4, 96), (10, 64), (24, 48)])
+def test_tiles_fit_the_strip_and_are_as_sharp_as_the_screen(count, side):
+    tiles = Tiles(count, side, 3)
+    width, height = tiles.screen_size
+    assert width <= 525 and height == 3 * tiles.row and tiles.row - 6 >= tiles.tile - 1e-6
+    assert tiles.tile >= min(64, side) or width > 500
+    assert tiles.drawn == min(side, round(tiles.tile))
+    drawn = tiles.draw(torch.rand(count, 3, side, side))
+    assert drawn.shape == (count, 4, tiles.drawn, tiles.drawn)
+    assert tiles.picture([drawn] * 3).shape[:2] == tiles.size[::-1]
+
+
+def test_tiles_of_images_with_a_background_are_discs():
+    for channels in (1, 3):
+        drawn = Tiles(1, 48, 1, disc=True).draw(torch.rand(1, channels, 48, 48))
+        opacity = drawn[0, -1]
+        assert len(drawn[0]) == channels + 1 and opacity[0, 0] == 0 and (opacity[20:28, 2:46] == 255).all()
 
 
 # --- the drawing pad ------------------------------------------------------------------------------
@@ -667,7 +881,7 @@ def test_quarter_turns_are_computed_once_only_where_a_model_gives_the_same_answe
     turn = Turn(snapshots(models), {"a": digits.images[:1], "b": digits.images[1:2]})
     assert turn._periods == {"S-GVAE": 90, "S-VAE": 360}
     turn.views(range(-180, 181))  # two more were answered to find the period
-    assert len(turn._answers["S-GVAE"]) == 92 and len(turn._answers["S-VAE"]) == 360
+    assert len(turn._rows["S-GVAE"]) == 92 and len(turn._rows["S-VAE"]) == 360
     for angle in (-163, 100, 45):
         turned = rotate(turn.images, angle)
         for name, model in models.items():
@@ -678,7 +892,7 @@ def test_quarter_turns_are_computed_once_only_where_a_model_gives_the_same_answe
 DRAG = """
 import asyncio, re, sys, time, torch
 sys.path.insert(0, {tests!r})
-from conftest import TINY_SGVAE, TINY_SVAE
+from examples import TINY_SGVAE, TINY_SVAE
 from gvae_core.bench.explorer import drag
 from gvae_core.explorer import RotationExplorer
 from gvae_core.mnist import load_splits
@@ -708,9 +922,11 @@ def test_a_drag_beside_two_busy_processes_is_answered_in_time():
 KERNEL = """
 import threading, time, torch, sys
 sys.path.insert(0, {tests!r})
-from conftest import TINY_SGVAE
+from examples import TINY_SGVAE
 from gvae_core.explorer import RotationExplorer
-from gvae_core.explorer.turn import Turn
+from gvae_core.explorer.snapshot import Snapshot, yardstick, yardstick_sample
+from gvae_core.explorer.tiles import Tiles
+from gvae_core.explorer.turn import ANGLES, Found, Turn
 from gvae_core.mnist import load_splits
 e = RotationExplorer(TINY_SGVAE.build().eval(), load_splits("mnist5k").test.images[:8])
 views, threads = [], set()
@@ -861,20 +1077,8 @@ def test_a_page_saved_in_the_home_folder(models, digits, tmp_path, monkeypatch):
 def test_saved_page_without_a_sphere_and_too_large_a_page(models, digits, tmp_path, monkeypatch):
     explorer = RotationExplorer(models["S-VAE"], digits.images[:2])
     page = explorer.save_html(tmp_path / "explorer.html")
-    assert "<section hidden>" in page.read_text() and "sphere" not in views_of(page.read_text())[0]
+    assert 'id="sphere"' not in page.read_text() and "sphere" not in views_of(page.read_text())[0]
     monkeypatch.setattr("gvae_core.explorer.page.LIMIT", 10_000)
-    with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer digits"):
+    with pytest.raises(ValueError, match="at most 10,000 bytes, got .* fewer images"):
         explorer.save_html(tmp_path / "large.html")
     assert not (tmp_path / "large.html").exists()
-
-
-def test_index_page_of_the_batch_links_the_saved_page(tmp_path):
-    folder, notebooks = tmp_path / "executed" / "quick", tmp_path / "notebooks"
-    for path in (folder, notebooks, tmp_path / "figures" / "quick"):
-        path.mkdir(parents=True)
-    jobs = [report.Job(notebooks / "a.ipynb", "a")]
-    assert "explorer" not in report._write_index(folder, jobs, "quick", tmp_path).read_text()
-    (tmp_path / "figures" / "quick" / "explorer.html").write_text("")
-    index = report._write_index(folder, jobs, "quick", tmp_path)
-    (link,) = re.findall(r'<a href="([^"]*explorer.html)">', index.read_text())
-    assert (folder / link).resolve() == tmp_path / "figures" / "quick" / "explorer.html"

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -19,11 +18,14 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import TINY_SGVAE, TINY_SVAE
+import torch
+from examples import TINY_SGVAE, TINY_SVAE
+from own_images import own_images, own_model, pose_model
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from torch.nn import functional
 
-from gvae_core import run
+from gvae_core import rotate, run
 from gvae_core.explorer import RotationExplorer
 from gvae_core.files import cache_folder
 from gvae_core.report.profiles import sphere_and_plane
@@ -32,30 +34,21 @@ pytestmark = [pytest.mark.ui, pytest.mark.slow]
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_rotation_grid.ipynb"
 BIN = Path(sys.executable).parent
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 PICTURE = ".gvae .widget-image"
+OWN_HEAD = """import sys; sys.path.insert(0, {tests!r})
+from own_images import *
+from gvae_core.explorer import RotationExplorer
+"""
+OWN = {
+    "pose.ipynb": "test = load_splits('mnist5k').test\nRotationExplorer(pose_model(), test.images, test.labels)",
+    "own.ipynb": "RotationExplorer(own_model(), own_images())",
+}
 # Errors that stock JupyterLab and voila write to the console themselves.
 STOCK = (
     "favicon",
     "fontawesome",  # voila's template takes icons from the network, which a test must not need
     "labextensions/jupyterlab-jupytext",  # loaded by voila, which has none of the editor's modules that it needs
 )
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        said = f"no browser among {', '.join(names)}; on Debian: apt-get update && apt-get install -y chromium"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(said)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -82,6 +75,10 @@ def workplace(tmp_path_factory) -> Path:
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     cell.source = cell.source.replace('profile = "quick"', 'profile = "smoke"').replace('"auto"', '"mnist5k"')
     nbformat.write(notebook, folder / "notebook.ipynb")
+    for name, code in OWN.items():
+        cell = nbformat.v4.new_code_cell(OWN_HEAD.format(tests=str(Path(__file__).parent)) + code)
+        kernel = dict(notebook.metadata.kernelspec)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), folder / name)
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -139,15 +136,35 @@ def serve(workplace):
 
 
 def rows(page: Page) -> np.ndarray:
-    """[input and models, height, width] of the picture that the browser shows."""
+    """[input and models, height, width] of the picture that the browser shows, in grey."""
+    picture = np.asarray(shown_picture(page).convert("L"), dtype=float)
+    return picture.reshape(3, -1, picture.shape[1])
+
+
+def shown_picture(page: Page) -> Image.Image:
     data = page.locator(PICTURE).evaluate(
         """async image => {
             const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
             return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(""));
         }"""
     )
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), dtype=float)
-    return picture.reshape(3, -1, picture.shape[1])
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def dial(page: Page, within: str = "") -> tuple[float, float, list[float]]:
+    """Degrees of the dial's hand and needle, and of each image's mark."""
+    marker = page.locator(f"{within} svg:has(.gvae-hand):has(.gvae-arc)").inner_html()
+
+    def angles(pattern: str) -> list[float]:
+        return [float(np.degrees(np.arctan2(-float(x), -float(y)))) for x, y in re.findall(pattern, marker)]
+
+    hand, needle = angles(r'<line x2="([-.\d]+)" y2="([-.\d]+)"')
+    return hand, needle, angles(r'<circle cx="([-.\d]+)" cy="([-.\d]+)"')
+
+
+def apart(first, second) -> np.ndarray:
+    """Degrees between directions."""
+    return np.abs((np.subtract(first, second) + 180) % 360 - 180)
 
 
 def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -372,6 +389,91 @@ def test_as_a_web_page_with_voila(page, serve, workplace):
     draw_seven(page, before)
     page.get_by_role("button", name="clear").click()
     draw_with_a_finger(page, after(page, rows(page)))
+
+
+@pytest.fixture(scope="module")
+def render(serve):
+    """The addresses of notebooks as web pages."""
+    address = serve(
+        "voila", "--no-browser", "--port={port}", "--ExtensionApp.open_browser=False", "--ServerApp.ip=127.0.0.1"
+    )
+    return lambda notebook: f"{address}/voila/render/{notebook}"
+
+
+def test_a_dial_shows_the_angle_found_while_the_reconstruction_turns_along(page, render, digits):
+    page.goto(render("pose.ipynb"), timeout=120_000)
+    page.locator(PICTURE).wait_for(timeout=120_000)
+    page.locator(".gvae .gvae-pick", has_text="0").click()
+    start, model = settled(page), pose_model()
+    images = torch.stack([digits.images[digits.labels == digit][0] for digit in range(1, 10)])
+    with torch.no_grad():
+        at_zero = model.poses(images)[0]
+        for degrees in (60, -110):
+            moved = change(start, set_angle(page, degrees))
+            assert moved[2] < moved[0] / 3 and moved[1] > moved[0] / 3  # the canonical view stands still
+            hand, needle, marks = dial(page)
+            found = (model.poses(rotate(images, degrees))[0] - at_zero).numpy()
+            assert apart(hand, degrees) < 0.2 and apart(marks, found).max() < 0.5
+            assert apart(needle, degrees) < 4
+    set_angle(page, 0)
+    hands = [dial(page)[:2]]
+    drag(page, 100, steps=4)
+    settled(page)
+    hands.append(dial(page)[:2])
+    assert apart(hands[1][0], angle(page)) < 0.2 and apart(hands[1][0], hands[1][1]) < 4
+    times = latency(page)
+    print(f"\nwith a pose, event to new picture: median {statistics.median(times):.0f} ms of {len(times)}")
+
+
+def test_own_colour_images_are_picked_from_pages(page, render):
+    page.goto(render("own.ipynb"), timeout=120_000)
+    page.locator(PICTURE).wait_for(timeout=120_000)
+    images = own_images()
+    picks = page.locator(".gvae .gvae-pick:visible")
+    assert picks.count() == 20 and picks.first.inner_text() == "#1"
+    before = settled(page)
+    page.get_by_role("button", name="›").click()
+    page.locator(".gvae .gvae-pick", has_text="#27").wait_for()
+    for name in ("#27", "#33"):
+        page.locator(".gvae .gvae-pick", has_text=name).click()
+        before = after(page, before)
+    picture = np.asarray(shown_picture(page), dtype=float)
+    tile = picture.shape[1] / (12 + 11 / 7)
+    assert picture.shape[2] == 4
+    for number, column in ((26, 10), (32, 11)):
+        side = round(tile)
+        left = round(column * tile * 8 / 7)
+        height = picture.shape[0] // 3
+        shown = picture[(height - side) // 2 :][:side, left : left + side, :3]
+        expected = functional.interpolate(images[number : number + 1], size=side, mode="bilinear", antialias=True)
+        inner = slice(side // 4, -side // 4)
+        difference = np.abs(shown / 254 - expected[0].permute(1, 2, 0).numpy())[inner, inner]
+        assert difference.mean() < 0.08, difference.mean()
+    assert change(before, set_angle(page, 50))[0] > 2
+
+
+def test_saved_page_with_a_pose_works_from_disk(page, tmp_path):
+    explorer = RotationExplorer({"mine": own_model()}, own_images())
+    explorer.digits.select(["#27"])
+    page.goto(explorer.save_html(tmp_path / "own.html").as_uri())
+    page.wait_for_function("pictures.every(picture => picture.complete)")
+    pictures = []
+    for degrees in (0, 60):
+        page.evaluate(f"() => {{ slider.value = {degrees}; slider.dispatchEvent(new Event('input')); }}")
+        page.wait_for_timeout(100)
+        hand, needle, (mark,) = dial(page, "#dial")
+        found = explorer.turn.view(degrees).found["mine"].mean
+        assert apart(hand, degrees) < 0.2 and apart(needle, mark) < 0.2 and apart(mark, found) < 0.2
+        data = page.evaluate("document.querySelector('canvas').toDataURL()").partition("base64,")[2]
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), dtype=float)
+        pictures.append(picture.reshape(3, -1, *picture.shape[1:]))
+    moved = np.abs(pictures[1] - pictures[0]).mean((1, 2, 3))
+    assert moved[2] < moved[0] / 3 and moved[1] > moved[0] / 3
+    side, gap = explorer.turn.tiles.drawn, explorer.turn.tiles.row_gap // 2
+    tile = pictures[0][0][gap : gap + side]
+    inner = slice(side // 4, -side // 4)
+    expected = own_images()[26].permute(1, 2, 0).numpy()
+    assert np.abs(tile[..., :3] / 254 - expected)[inner, inner].mean() < 0.05 and tile[0, 0, 3] == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -79,9 +79,6 @@ def batch(tmp_path_factory):
     kernel.mkdir(parents=True)
     spec = {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(spec))
-    figures = folder / "outputs" / "figures" / "smoke"
-    figures.mkdir(parents=True)
-    (figures / "a & b.png").write_bytes(b"")
     arguments = ("--profile", "smoke", "--notebooks", notebooks, "--outputs", folder / "outputs")
     result = subprocess.run(
         command(*arguments, "-p", "seed=3", "-p", "dims=[2,4]"),
@@ -161,12 +158,14 @@ def test_index_lists_results_and_figures(batch):
     _, folder = batch
     index = (folder / "index.html").read_text()
     assert '<a href="8_good.html">The 8_good notebook</a></td><td>ok</td>' in index
-    assert index.count("<td>FAILED</td>") == 7
+    assert index.count("<td>FAILED</td>") == 7 and "7 of 8 notebooks failed" in index
     assert "1_cell, cell 3" in index
-    assert 'src="../../figures/smoke/a &amp; b.png"' in index
-    assert {path.suffix for path in folder.iterdir()} == {".ipynb", ".html", ".log", ".json"}
+    assert '<a href="8_good.html#figure-1"><img src="pictures/8_good-1.png"' in index
+    assert (folder / "pictures" / "8_good-1.png").read_bytes()[1:4] == b"PNG"
+    assert "<figcaption><p>The 8_good notebook</p>" in (folder / "8_good.html").read_text()
+    assert {path.suffix for path in folder.iterdir()} == {".ipynb", ".html", ".log", ".json", ""}
     assert [path.name for path in folder.glob("*.log")] == ["6_dies.log"]
-    assert not list(folder.glob(".*"))  # nothing temporary left
+    assert not list(folder.rglob(".*"))  # nothing temporary left
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CNN, TINY_SGVAE
+from examples import TINY_CNN, TINY_SGVAE
 from PIL import Image
 
 from gvae_core import run
@@ -134,6 +134,33 @@ def test_drift_says_how_far_at_quarter_turns_and_between(outputs):
     )
     row = tables.drift([dataclasses.replace(result, metrics=numbers)]).splitlines()[-1]
     assert row.endswith("| 2e-05° | 15.0° | 20.0° at 45° | 90.0° |")
+
+
+CODES = {f"{method}_{kind}": 0.25 for method in ("kmeans", "mixture") for kind in ("hungarian", "purity", "nmi")}
+
+
+def test_codes_of_models_pixels_and_a_classifier_share_columns(outputs):
+    vae, cnn = run(TINY_SGVAE, progress=False), run(TINY_CNN, progress=False)
+    moved = dict(moved=10.0, typical_same_class=50.0, typical_other_class=90.0)
+    numbers = CODES | {"neighbours_96": 0.5, "neighbours_96_of_50000": 0.625} | moved
+    coded = dataclasses.replace(vae, metrics={"codes": numbers, "squared_error_per_pixel": 0.01234})
+    old = dataclasses.replace(vae, metrics={"codes": CODES | {"neighbours_96": 0.125} | moved})
+    read = dataclasses.replace(cnn, metrics={"test_rotated_accuracy": 0.75})
+    lines = tables.codes([read, old, coded], CODES | {"neighbours_96": 0.375}).splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    labels, many, pixel = (
+        header.index(name)
+        for name in ("5-NN, 96 labels", "5-NN, 96 labels, 50,000 test digits", "Squared error per pixel")
+    )
+    assert [row[labels] for row in rows] == ["12.5%", "50.0%", "37.5%", "75.0%"]
+    assert [row[many] for row in rows] == ["–", "62.5%", "–", "–"]
+    assert [row[pixel] for row in rows] == ["–", "0.0123", "–", "–"]
+    assert rows[2][0] == "pixels" and rows[3][0].endswith("supervised")
+
+
+def test_what_others_report_comes_with_its_protocol():
+    rows = tables.others().splitlines()[2:]
+    assert len(rows) == len(papers.ROTATED_DIGITS) and all(row.count(" | ") == 2 and "–" not in row for row in rows)
 
 
 def test_smoke_numbers_are_never_a_result_and_others_are(outputs):

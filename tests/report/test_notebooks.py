@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -77,36 +76,23 @@ def test_notebook_tells_the_story_and_the_package_computes(notebook):
                 assert node.end_lineno - node.lineno < 12, f"{node.name} belongs in the package"
 
 
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory) -> Path:
-    """One folder for the two slow tests, so that the second finds the first one's results."""
-    return tmp_path_factory.mktemp("outputs")
-
-
 @pytest.mark.slow
-def test_smoke_report_of_all_notebooks(outputs):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = subprocess.run(
-        [BIN / "gvae", "report", "--profile", "smoke", "--outputs", outputs],
-        capture_output=True, text=True, timeout=540,
-    )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_smoke_report_of_all_notebooks(smoke_report):
+    assert smoke_report.done.returncode == 0, smoke_report.done.stdout + smoke_report.done.stderr
     # four minutes of two cores; not by the clock, which counts a slow disk and the neighbours' work, too
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= 2 * 240, result.stdout
-    folder = outputs / "executed" / "smoke"
-    assert {path.stem for path in folder.glob("*.html")} == {*NAMES, "index"}
-    index = (folder / "index.html").read_text()
+    assert smoke_report.seconds <= 2 * 240, smoke_report.done.stdout
+    assert {path.stem for path in smoke_report.folder.glob("*.html")} == {*NAMES, "index"}
+    index = (smoke_report.folder / "index.html").read_text()
     assert all(f'<a href="{name}.html">' in index for name in NAMES)
     assert index.count("<td>ok</td>") == len(NAMES)
 
 
 @pytest.mark.slow
-def test_plain_papermill_runs_a_notebook(outputs, tmp_path):
+def test_plain_papermill_runs_a_notebook(smoke_report, tmp_path):
     parameters = ["-p", "profile", "smoke"]
     result = subprocess.run(
         [BIN / "papermill", "notebooks/04_table2.ipynb", tmp_path / "out.ipynb", *parameters],
-        cwd=ROOT, env={**os.environ, "GVAE_OUTPUTS": str(outputs)}, capture_output=True, text=True,
+        cwd=ROOT, env={**os.environ, "GVAE_OUTPUTS": str(smoke_report.outputs)}, capture_output=True, text=True,
         timeout=240,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
-from conftest import TINY_CNN, TINY_SVAE
+from examples import TINY_CNN, TINY_SVAE
 
 from gvae_core import run
 from gvae_core.report import publish, results_page, tables

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
+from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock
 from safetensors import safe_open
 

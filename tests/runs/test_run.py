@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
+from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from gvae_core.report import profiles
 from gvae_core.runs import results
 from gvae_core.runs.kinds import CLASSIFIERS
 from gvae_core.runs.results import find, load_model, lock_path, state_path, status
+from gvae_core.runs.run import measure_again
 from gvae_core.training import read_progress
 
 ALL = [TINY_CNN, TINY_GCNN, TINY_SVAE, TINY_SGVAE]
@@ -60,7 +61,7 @@ def test_a_mistyped_field_is_an_error_with_the_closest_name(name, tail):
         (TINY_CNN, dict(model="gcn"), "did you mean 'gcnn'"),
         (TINY_CNN, dict(source="auto"), "source among mnist, mnist5k; got 'auto'"),
         (TINY_CNN, dict(protocol="sideways"), "'sideways'"),
-        (TINY_CNN, dict(protocol="born_rotated"), "protocol of cnn among upright, rotated; got 'born_rotated'"),
+        (TINY_SVAE, dict(model="spatial"), "protocol of spatial among born_rotated; got 'upright'"),
         (TINY_CNN, dict(epochs=0), "epochs to be a whole number of at least 1, got 0"),
         (TINY_CNN, dict(epochs=1.5), "got 1.5"),
         (TINY_CNN, dict(epochs=True), "got True"),
@@ -499,3 +500,15 @@ def test_two_processes_on_one_folder_share_one_run(outputs):
     for process in processes:
         _finish(process)
     assert len(list((outputs / "runs").glob("*.json"))) == 1 and find(LONGER)
+
+
+def test_a_trained_model_is_measured_anew_and_keeps_its_record(outputs):
+    result = run(TINY_SVAE, progress=False)
+    record = json.loads(result.path.read_text())
+    changed = record | {"metrics": {"test_upright_loss": 0.0}, "seconds": 1.5}
+    result.path.write_text(json.dumps(changed))
+    again = measure_again(result)
+    assert again.metrics == result.metrics and again.seconds == 1.5 and again.history == result.history
+    result.checkpoint.unlink()
+    with pytest.raises(FileNotFoundError):
+        measure_again(result)

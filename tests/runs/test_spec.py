@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_CNN, TINY_GCNN, TINY_SGVAE
+from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE
 
 from gvae_core import RunSpec
 from gvae_core.files import PROFILES

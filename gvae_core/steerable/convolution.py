@@ -1,0 +1,234 @@
+"""`FastR2Conv`: escnn's steerable convolution, in the fastest of its exact ways."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import escnn.nn as enn
+import torch
+import torch.nn.functional as F
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+
+from . import native, torch_path
+from .factors import Factors, costs, factorise
+from .features import Features, as_features
+from .layers import _Fast
+
+LAYOUT_COST = 64  # multiply-adds of a dense convolution in the time in which one value is packed or unpacked
+
+
+class FastR2Conv(_Fast, enn.R2Conv):
+    """`escnn.nn.R2Conv` as a few spatial filters and one matrix product per irrep, see `factors`.
+
+    The weights are expanded in every call that may be differentiated; the others keep what they expanded beside a copy
+    of the weights, and expand again once the weights differ from it, however they were written. ``filter`` and
+    ``expanded_bias``, which escnn registers in eval mode, are computed when asked for: the buffers are the same in both
+    modes, the state dict has escnn's keys, and one with or without them is loaded in either mode.
+    """
+
+    def _prepare(self) -> None:
+        self._factorise()
+        self._eval_keys = not self.training or "filter" in self._buffers  # a new escnn layer has eval mode's keys
+        for name in ("filter", "expanded_bias"):
+            self._buffers.pop(name, None)
+        self._expanded: tuple[tuple, Tensor, Tensor] | None = None
+
+    def _factorise(self) -> None:
+        factors = factorise(self)
+        try:
+            plan, self._native_refusal = native.ConvolutionPlan(factors, self.stride, self.padding), None
+        except ValueError as reason:
+            plan, self._native_refusal = None, str(reason)
+        self._factors: Factors = factors
+        self._costs = costs(factors)
+        self._plan: native.ConvolutionPlan | None = plan
+        ways = [("torch", False)] + [("native", packed) for packed in (False, True) if plan]
+        self._always_dense = {self._way(*way) for way in ways} == {"dense"}
+        self._prepared_for = self._sampled_basis.detach().clone(), self._geometry
+        self._prepared_as: tuple | None = None
+        self._constants: tuple[tuple, tuple] | None = None
+        self._float_constants()
+
+    def train(self, mode: bool = True) -> FastR2Conv:
+        if mode or self.training:
+            self._eval_keys = not mode
+        self._expanded = None
+        return nn.Module.train(self, mode)  # escnn's would expand the dense filter or drop it
+
+    def _apply(self, *args, **kwargs) -> FastR2Conv:
+        super()._apply(*args, **kwargs)
+        self._float_constants()  # now, because nothing may be kept that is made while a graph is traced
+        return self
+
+    @property
+    def filter(self) -> Tensor:
+        """The dense filter [C_out, C_in, k, k] of the weights as they are now."""
+        return self._mixing("dense", self._dense_filter)
+
+    @property
+    def expanded_bias(self) -> Tensor | None:
+        """The bias of every channel, [C_out]."""
+        return None if self.bias is None else self.bias_expansion @ self.bias
+
+    def _dense_filter(self) -> Tensor:
+        f, basis = self._factors, self._sampled_basis
+        blocks = self.weights.view(-1, len(basis)) @ basis.flatten(1)
+        blocks = blocks.view(f.fields_out, f.fields_in, f.components_out, f.components_in, -1).transpose(1, 2)
+        return blocks.reshape(self.out_type.size, self.in_type.size, self.kernel_size, self.kernel_size)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._eval_keys:
+            for name in ("expanded_bias", "filter"):
+                value = getattr(self, name)
+                if value is not None:
+                    destination[prefix + name] = value if keep_vars else value.detach()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        computed = {prefix + "filter", prefix + "expanded_bias"}
+        super()._load_from_state_dict({k: v for k, v in state_dict.items() if k not in computed}, prefix, *args)
+
+    @property
+    def _sampled_basis(self) -> Tensor:
+        (block,) = self.basisexpansion._modules.values()
+        return block.sampled_basis
+
+    @property
+    def _geometry(self) -> tuple:
+        return self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+
+    def _is_prepared(self) -> bool:
+        """Whether the factors are those of the layer as it is now: its buffer may have been loaded or written.
+
+        A basis that is another tensor, or was written to, is compared with the known one; and because a write through
+        ``.data`` leaves no trace, so are some thousand of its values in every call.
+        """
+        known, geometry = self._prepared_for
+        if geometry != self._geometry:
+            return False
+        if torch.compiler.is_compiling() or torch_path.transformed():
+            return True
+        basis = self._sampled_basis
+        identity = _identity(basis)
+        if self._prepared_as != identity:
+            if not _equal(basis, known):
+                return False
+            self._prepared_as = identity
+        return basis.device.type != "cpu" or torch.equal(_sample(basis), _sample(known))
+
+    def _float_constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Filters, mixing and basis_out in the weights' dtype and on their device."""
+        f, key = self._factors, (self.weights.device, self.weights.dtype)
+        constants = self._constants
+        if constants is None or constants[0] != key:
+            arrays = (f.filters, f.mixing, f.basis_out)
+            constants = key, tuple(None if a is None else torch.from_numpy(a).to(*key) for a in arrays)
+            if not torch.compiler.is_compiling():
+                self._constants = constants
+        return constants[1]
+
+    def _mixing(self, way: str, expand: Callable[[], Tensor]) -> Tensor:
+        """The expanded weights; kept between calls where nothing can differentiate them."""
+        if (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch_path.transformed()
+            or self.weights.device.type != "cpu"  # a comparison would wait for the device
+        ):
+            return expand()
+        weights, kept, key = self.weights, self._expanded, (way, *_identity(self._sampled_basis))
+        if kept is None or kept[0] != key or not _equal(kept[1], weights):
+            kept = self._expanded = key, weights.detach().clone(), expand()
+        return kept[2]
+
+    def forward(self, input: GeometricTensor) -> GeometricTensor:
+        assert input.type == self.in_type
+        if self._always_dense and self._prepared_for[1] == self._geometry:
+            return self._convolve_dense(input)
+        if not self._is_prepared():
+            try:
+                self._factorise()
+            except ValueError as reason:
+                warnings.warn(f"back to escnn's forward: {reason}", RuntimeWarning, stacklevel=2)
+                self._back_to_escnn(str(reason))
+                return self(input)
+        if self._takes_escnn(input) or torch_path.transformed():
+            return self._convolve_dense(input)
+        f, x = self._factors, as_features(input)
+        if not self._fits(x):
+            return self._convolve_dense(input)  # torch says what is wrong
+        weights, bias = self.weights, self.expanded_bias
+        way = self._way("native" if self._takes_native(x, weights, bias) else "torch", x.packed)
+        if way == "dense":
+            return self._convolve_dense(x)
+        filters, coefficients, basis_out = self._float_constants()
+        weights = weights.view(f.fields_out, f.fields_in, -1)
+        if way == "native":
+            mixing = self._mixing(
+                "native",
+                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
+            )
+            if bias is not None:
+                bias = native.pad_fields(bias.view(f.fields_out, -1).T).contiguous()
+            raw, keep = x.packed_with_keep()
+            return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
+        mixing = self._mixing("torch", lambda: weights @ coefficients)
+        y = torch_path.convolve(
+            x.tensor,
+            filters,
+            mixing,
+            basis_out,
+            f.blocks,
+            components_out=f.components_out,
+            stride=self.stride,
+            padding=self.padding,
+        )
+        return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
+
+    def _way(self, path: str, packed: bool) -> str:
+        """The cheaper of a path and the dense convolution, by the rule of `factors.costs`.
+
+        Between the compiled layers, whose features are packed, the dense convolution unpacks and its result is packed
+        again; a compiled convolution on planes packs them.
+        """
+        layout = {"native": {"dense": self.out_type.size, "native": 0}, "torch": {"dense": 0, "torch": 0}}[path]
+        layout["dense" if packed else path] += self.in_type.size if path == "native" else 0
+        cost = {way: self._costs[way] + LAYOUT_COST * channels for way, channels in layout.items()}
+        return min(cost, key=cost.get)
+
+    def _fits(self, x: Features) -> bool:
+        """Whether the kernel fits into the padded map, and the input's dtype to the weights'."""
+        pad = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
+        large = all(side > 0 and side + 2 * p >= self.kernel_size for side, p in zip(x.grid[1:], pad))
+        return large and (x.raw.dtype == self.weights.dtype or torch.is_autocast_enabled(x.raw.device.type))
+
+    def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
+        """escnn's own convolution, with the weights as they are now."""
+        y = F.conv2d(input.tensor, self.filter, self.expanded_bias, self.stride, self.padding)
+        return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
+
+    def _back_to_escnn(self, reason: str) -> None:
+        filter, bias = self.filter.detach(), self.expanded_bias
+        self.__class__, self.__dict__["_steerable_refusal"] = enn.R2Conv, reason
+        if not self.training:  # its buffers in eval mode
+            self.register_buffer("filter", filter)
+            if bias is None:
+                self.expanded_bias = None
+            else:
+                self.register_buffer("expanded_bias", bias.detach())
+
+
+def _sample(basis: Tensor) -> Tensor:
+    """At most 4096 values from all over the basis."""
+    return basis.detach().flatten()[:: basis.numel() // 4096 + 1]
+
+
+def _identity(tensor: Tensor) -> tuple:
+    """Changes whenever the tensor is replaced, moved or written to in place, but not with a write through ``.data``."""
+    return id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

@@ -1,0 +1,103 @@
+"""Which path is taken, and how the kernels are built, on every instruction set; the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from comparing import assert_same, encoder, needs_compiler, pair, run
+
+from gvae_core.bench import steerable as steerable_bench
+from gvae_core.steerable import accelerate, building, native, path_in_use
+
+
+def test_environment_variable(monkeypatch):
+    for path in ("escnn", "torch"):
+        monkeypatch.setenv("GVAE_STEERABLE", path)
+        assert path_in_use(accelerate(encoder())) == path
+    monkeypatch.setenv("GVAE_STEERABLE", "fast")
+    with pytest.raises(ValueError, match="GVAE_STEERABLE.*escnn, torch, native.*'fast'"):
+        accelerate(encoder())
+    with pytest.raises(ValueError, match="escnn, torch, native.*'cuda'"):
+        accelerate(encoder(), "cuda")
+
+
+@pytest.mark.parametrize("compiler", ["/nonexistent/compiler", "false"])
+def test_without_a_compiler_the_torch_path_is_taken(monkeypatch, compiler):
+    monkeypatch.setenv("CXX", compiler)
+    native.load.cache_clear()
+    try:
+        module = accelerate(encoder(), "native")
+        with pytest.warns(RuntimeWarning, match="torch path is used"):
+            y = run(module, torch.randn(2, 1, 16, 16))["output"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert path_in_use(module) == "torch"  # said once
+        assert torch.isfinite(y).all()
+    finally:
+        native.load.cache_clear()
+
+
+@needs_compiler
+def test_built_once(tmp_path):
+    first = building.build(tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert building.build(tmp_path) == first and first.stat().st_mtime_ns == stamp
+    assert [p.suffix for p in tmp_path.iterdir() if p.suffix != ".lock"] == [".so"]
+
+
+INSTRUCTION_SETS = {
+    "x86_64": {
+        "baseline": (),
+        "avx2": ("-mavx2", "-mfma"),
+        "avx512": ("-mavx512f", "-mavx512vl", "-mfma"),
+    },
+    "aarch64": {"baseline": ()},
+}.get(platform.machine(), {"baseline": ()})
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_every_instruction_set(name, tmp_path, monkeypatch):
+    """The same source for narrower vectors, which every machine of the architecture can run."""
+    if name != "baseline" and f"{name}" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip(f"this processor has no {name}")
+    library = ctypes.CDLL(str(building.build(tmp_path, INSTRUCTION_SETS[name])))
+    assert library.steerable_width() == {"baseline": 4, "avx2": 8, "avx512": 16}[name]
+    monkeypatch.setattr(native, "load", lambda: library)
+    for fields, kernel_size, padding in (
+        ((5, 20, 3), 4, 2),
+        ((16, 33, 17), 3, 1),
+        ((2, 3, 2), 5, 0),
+    ):
+        module = encoder(fields, kernel_size=kernel_size, padding=padding, strides=(1, 2, 1))
+        assert_same(*pair(module, "native"), torch.randn(3, 1, 21, 22))
+
+
+def test_benchmark_prints_its_tables(monkeypatch, capsys):
+    monkeypatch.setattr(steerable_bench, "NETWORKS", {"small": ((2, 2), 2, (1, 2), 12, 2)})
+    parser = argparse.ArgumentParser()
+    steerable_bench.add_arguments(parser)
+    arguments = [
+        "--networks",
+        "small",
+        "--variants",
+        "escnn",
+        "torch",
+        "--repeats",
+        "1",
+        "--no-memory",
+        "--batch",
+    ]
+    steerable_bench.main(parser.parse_args([*arguments, "2", "--threads", str(torch.get_num_threads())]))
+    lines = capsys.readouterr().out.splitlines()
+    header, stock, fast = (line.split() for line in lines[-3:])
+    assert (stock[0], fast[0], fast[1]) == ("escnn", "torch", "torch") and header[0] == "variant"
+    assert float(fast[-1]) <= 1e-5 and float(fast[-2]) <= 1e-5  # the errors it prints
+    with pytest.raises(ValueError, match="--batch.*0"):
+        steerable_bench.main(parser.parse_args([*arguments, "0"]))

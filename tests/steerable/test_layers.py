@@ -1,0 +1,212 @@
+"""The fast steerable layers against escnn's own, layer by layer and as whole networks."""
+
+from __future__ import annotations
+
+import copy
+
+import escnn.nn as enn
+import pytest
+import torch
+from comparing import NATIVE_ONLY_FLOAT32, PATHS, assert_same, encoder, pair, so2_fields
+from escnn import gspaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gvae_core.steerable import explain, native, path_in_use
+from gvae_core.steerable.factors import factorise
+
+
+@pytest.mark.parametrize(("path", "dtype"), NATIVE_ONLY_FLOAT32)
+@settings(deadline=None, max_examples=25)
+@given(
+    frequencies=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    counts=st.tuples(st.integers(1, 20), st.integers(1, 35)),
+    kernel_size=st.sampled_from([1, 3, 4, 5, 6]),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 3),
+    extra=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    batch=st.integers(1, 4),
+    bias=st.booleans(),
+    training=st.booleans(),
+)
+def test_convolution(path, dtype, frequencies, counts, kernel_size, stride, padding, extra, batch, bias, training):
+    in_type, out_type = so2_fields(max(frequencies), counts[0]), None
+    group = in_type.fibergroup
+    reprs = [group.spectral_regular_representation(*group.bl_irreps(f)) for f in frequencies]
+    in_type, out_type = (enn.FieldType(in_type.gspace, n * [r]) for n, r in zip(counts, reprs))
+    try:
+        stock = enn.R2Conv(in_type, out_type, kernel_size, stride=stride, padding=padding, bias=bias)
+    except ValueError:  # the basis is empty: kernel 1 between different irreps
+        return
+    fast, stock = pair(stock, path, dtype)
+    assert explain(fast)[0].path == path
+    for module in (fast, stock):
+        module.train(training)
+    assert_same(
+        fast,
+        stock,
+        torch.randn(batch, in_type.size, *(kernel_size + e for e in extra), dtype=dtype),
+    )
+
+
+@pytest.mark.parametrize(("path", "dtype"), NATIVE_ONLY_FLOAT32)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [enn.FourierELU, enn.FourierPointwise])
+def test_network(path, dtype, training, activation):
+    fast, stock = pair(encoder(activation=activation), path, dtype)
+    assert path_in_use(fast) == path
+    for _ in range(2):  # the running statistics move on
+        for module in (fast, stock):
+            module.train().train(training)  # escnn's filter in eval mode is good for one backward pass
+        assert_same(fast, stock, torch.randn(6, 1, 14, 13, dtype=dtype))
+
+
+@pytest.mark.usefixtures("chosen")
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_fastest_way(path, training):
+    """By sizes alone: dense from the image, without a compiler between few fields too; the same numbers."""
+    fast, stock = pair(encoder(fields=(4, 4, 48), padding=1), path)
+    ways = [row.way for row in explain(fast) if row.kind == "R2Conv"]
+    assert ways[:3] == ["dense", {"native": "native", "torch": "dense"}[path], path]
+    assert all("against" in row.note for row in explain(fast) if row.kind == "R2Conv")
+    for _ in range(2):
+        for module in (fast, stock):
+            module.train().train(training)
+        assert_same(fast, stock, torch.randn(3, 1, 14, 13))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}])
+def test_batch_norm_options(path, options):
+    fields = so2_fields(3, 5)
+    layers = [enn.R2Conv(so2_fields(3, 2), fields, 3), enn.IIDBatchNorm2d(fields, **options)]
+    fast, stock = pair(enn.SequentialModule(*layers, enn.R2Conv(fields, fields, 3)), path)
+    for training in (True, True, False):
+        for module in (fast, stock):
+            module.train().train(training)
+        assert_same(fast, stock, 3 + torch.randn(4, 14, 7, 8))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_other_orders_of_layers(path):
+    """What is pending between layers is also applied where the next layer cannot take it."""
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    act = enn.FourierPointwise(gspace, 3, gspace.fibergroup.bl_irreps(2), N=9, function="p_tanh")
+    fields = act.in_type
+    layers = [
+        enn.FieldDropout(fields, 0.3), enn.IIDBatchNorm2d(fields), enn.FieldDropout(fields, 0.2),
+        act,
+        enn.R2Conv(fields, fields, 3, padding=1), enn.NormNonLinearity(fields),
+        enn.FieldDropout(fields, 0.3),
+        enn.PointwiseAvgPool2D(fields, 2), enn.IIDBatchNorm2d(fields), enn.IIDBatchNorm2d(fields),
+        enn.FieldDropout(fields, 0.3), enn.FieldDropout(fields, 0.3), enn.R2Conv(fields, fields, 3),
+        enn.FieldDropout(fields, 0.3, inplace=True),
+    ]  # fmt: skip
+    fast, stock = pair(enn.SequentialModule(*layers), path)
+    assert_same(fast, stock, torch.randn(3, fields.size, 9, 8))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sigma, stride, padding", [(1.0, 2, None), (0.66, 1, None), (0.8, (1, 3), (0, 2))])
+def test_antialiased_pooling(path, sigma, stride, padding):
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    act = enn.FourierELU(gspace, 5, gspace.fibergroup.bl_irreps(2), N=8)
+    fields = act.in_type
+    pool = [enn.PointwiseAvgPoolAntialiased2D(fields, sigma, stride, padding) for _ in range(4)]
+    layers = enn.SequentialModule(
+        pool[0], enn.R2Conv(fields, fields, 3, padding=1), pool[1], enn.FieldDropout(fields, 0.3),
+        pool[2], act, enn.FieldDropout(fields, 0.3), enn.R2Conv(fields, fields, 1), pool[3],
+    )  # fmt: skip
+    fast, stock = pair(layers, path)
+    assert {row.path for row in explain(fast)} == {path}
+    assert_same(fast, stock, torch.randn(3, fields.size, 25, 21))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_masks(path):
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    act = enn.FourierELU(gspace, 5, gspace.fibergroup.bl_irreps(2), N=8)
+    fields = act.in_type
+    mask = [enn.MaskModule(fields, 9, margin, sigma) for margin, sigma in ((0, 2), (25, 1), (50, 0.5))]
+    layers = enn.SequentialModule(
+        mask[0], enn.R2Conv(fields, fields, 3, padding=1), mask[1], act, mask[2], enn.FieldDropout(fields, 0.3),
+        enn.R2Conv(fields, fields, 1), enn.IIDBatchNorm2d(fields), mask[0],
+    )  # fmt: skip
+    fast, stock = pair(layers, path)
+    assert {row.path for row in explain(fast)} == {path}
+    assert_same(fast, stock, torch.randn(3, fields.size, 9, 9))
+
+
+def test_out_irreps():
+    gspace = gspaces.rot2dOnR2(maximum_frequency=3)
+    irreps = gspace.fibergroup.bl_irreps
+    act = enn.FourierELU(gspace, 4, irreps(3), out_irreps=irreps(1), N=12)
+    layers = enn.SequentialModule(enn.R2Conv(so2_fields(1, 2), act.in_type, 3), act)
+    for path in ("torch", "native"):
+        fast, stock = pair(copy.deepcopy(layers), path)
+        assert_same(fast, stock, torch.randn(3, 6, 6, 6))
+
+
+def test_cyclic_group_goes_through_the_irreps():
+    gspace = gspaces.rot2dOnR2(8)
+    fields = enn.FieldType(gspace, 3 * [gspace.regular_repr])
+    fast, stock = pair(enn.R2Conv(fields, fields, 5, padding=2), "native")
+    (row,) = explain(fast)
+    assert row.path == "torch" and "irreps' own basis" in row.note
+    assert_same(fast, stock, torch.randn(2, fields.size, 7, 7))
+
+
+def test_reflections():
+    """O(2): escnn's Clebsch-Gordan code hands scikit-learn an np.matrix, which it refuses; `escnn_fixes` mends it."""
+    for gspace in (gspaces.flipRot2dOnR2(maximum_frequency=2), gspaces.flipRot2dOnR2(N=4)):
+        group = gspace.fibergroup
+        representation = group.spectral_regular_representation(*group.bl_irreps(1))
+        fields = enn.FieldType(gspace, 2 * [representation])
+        fast, stock = pair(enn.R2Conv(fields, fields, 3, padding=1), "native")
+        assert explain(fast)[0].fast
+        assert_same(fast, stock, torch.randn(2, fields.size, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"groups": 2}, "groups"),
+        ({"dilation": 2}, "dilation"),
+        ({"padding_mode": "circular"}, "padding_mode"),
+    ],
+)
+def test_unsupported_convolutions_keep_escnns_forward(change, reason):
+    fields = so2_fields(2, 4)
+    fast, stock = pair(enn.R2Conv(fields, fields, 3, padding=1, **change), "native")
+    (row,) = explain(fast)
+    assert not row.fast and reason in row.note and type(fast) is enn.R2Conv
+    assert_same(fast, stock, torch.randn(2, fields.size, 8, 8))
+
+
+def test_model_with_unsupported_layers():
+    """Same outputs as before, and the report lists what is not fast."""
+    gspace = gspaces.rot2dOnR2(maximum_frequency=2)
+    group = gspace.fibergroup
+    mixed = enn.FieldType(gspace, [gspace.trivial_repr, group.irrep(1), group.irrep(1)])
+    uniform = so2_fields(2, 3)
+    layers = [
+        enn.MaskModule(enn.FieldType(gspace, [gspace.trivial_repr]), 12),
+        enn.R2Conv(enn.FieldType(gspace, [gspace.trivial_repr]), mixed, 3),
+        enn.IIDBatchNorm2d(mixed),
+        enn.NormNonLinearity(mixed), enn.R2Conv(mixed, uniform, 3), enn.FieldDropout(uniform, 0.2),
+        enn.R2Conv(uniform, uniform, 3),
+    ]  # fmt: skip
+    fast, stock = pair(enn.SequentialModule(*layers), "native")
+    assert [row.fast for row in explain(fast)] == [True, False, False, False, False, True, True]
+    assert all(row.note for row in explain(fast) if not row.fast)
+    assert_same(fast, stock, torch.randn(3, 1, 12, 12))
+
+
+def test_multiply_adds():
+    """The counts of the method: 59 maps and 113 multiply-adds instead of 2704, 5 scalar filters."""
+    fields = so2_fields(6, 2)
+    factors = factorise(enn.R2Conv(fields, fields, 4))
+    assert (len(factors.filters), factors.multiplications) == (59, 113)
+    assert factors.residual < 1e-9
+    assert native.ConvolutionPlan(factors, 1, 0).bank.shape == (16, 5)
