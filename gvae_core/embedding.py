@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .checkpoints import load_metadata
 from .files import cache_folder, user_path
-from .images import ImageSet, as_floats
+from .images import SIZES, ImageSet, as_floats
 from .metrics import BATCH
 from .models import ImageFormat, PoseVAE, load_model, save_model, sgvae
 from .models.autoencoders import degrees
@@ -187,7 +187,8 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         self._check_scale(images)
         device = next(self.model_.parameters()).device
-        for batch in _checked(images).split(BATCH):
+        many = max(1, BATCH * SIZES[0] ** 2 // self.model_.images.size**2)  # so that memory is that of digits
+        for batch in _checked(images).split(many):
             yield function(self.model_, as_floats(batch.to(device)))
 
     def _check_scale(self, images: object) -> None:
@@ -248,7 +249,7 @@ def _orientations(pixels: Tensor, chosen: Tensor, images: ImageFormat) -> Tensor
 
     first, rest = chosen[:_SYNCHRONISED], chosen[_SYNCHRONISED:]
     views = small(first)
-    angles = common_orientation(views, common_orientation(views))
+    angles = common_orientation(views, sweeps=2)
     known = views[:_KNOWN], angles[:_KNOWN]
     return torch.cat([angles, *(orientation_among(small(part), *known) for part in rest.split(_KNOWN))])
 

@@ -229,11 +229,11 @@ def fit(
     the weights move) and ``validation_*`` (in eval mode, after the epoch). A `NonFiniteLoss` names epoch and step; the
     state of the last whole epoch stays on disk.
     """
-    device = next(model.parameters()).device
+    start, device = time.perf_counter(), next(model.parameters()).device
     train, validation = ([t.to(device) for t in tensors] for tensors in (train, validation))
     model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    start, history = time.perf_counter(), []
+    history = []
     if state_file and state_file.exists():
         start -= read_progress(state_file).seconds
         history = _load_state(state_file, model, optimiser)

@@ -176,6 +176,24 @@ def test_a_limit_of_time_is_kept(images, fitted):  # whose layers are compiled b
     assert np.isfinite(limited.transform(images)).all()
 
 
+def test_an_interrupted_fit_goes_on_and_ends_with_the_same_codes(images, fitted, cache, monkeypatch):
+    whole, losses, calls = embedding.fit, embedding.pose_losses, []
+
+    def interrupted(*arguments, **more):
+        whole(*arguments, stop_after=3, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedding, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RotationAgnosticEmbedding(**TINY).fit(images)
+    (state,) = (cache / "fits").glob("*.safetensors")
+    monkeypatch.setattr(embedding, "fit", whole)
+    monkeypatch.setattr(embedding, "pose_losses", lambda *a, **more: (calls.append(1), losses(*a, **more))[1])
+    resumed = RotationAgnosticEmbedding(**TINY).fit(images)
+    assert np.array_equal(resumed.transform(images), fitted.transform(images)) and not state.exists()
+    assert len(calls) == 2 * (len(fitted.history_) - 3)  # a step and a validation for each round that was left
+
+
 def test_more_images_than_are_compared_with_each_other(monkeypatch):
     """The others get the orientation that those have which look like them."""
     monkeypatch.setattr(embedding, "_SYNCHRONISED", 60)
@@ -268,7 +286,7 @@ def test_embed_on_a_cluster_gives_the_same_table(folder, fitted, tmp_path, capsy
 
 @pytest.mark.slow
 def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_path, tiny_default, cache):
-    words = [str(folder), "--latent-dim", "3", "--epochs", "40", "--device", "cpu", "--out"]
+    words = [str(folder), "--latent-dim", "3", "--epochs", "12", "--device", "cpu", "--out"]
     code = (
         f"import sys; from gvae_core import embedding; embedding.NETWORK |= {NETWORK!r}; "
         "from gvae_core.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -283,8 +301,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_p
     assert len(states()) == 1
     assert subprocess.run(command, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
     assert states() == [] and not list((cache / "fits").glob(".*"))
-    command[-1] = str(tmp_path / "whole.safetensors")
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
+    assert main(["fit", *words, str(tmp_path / "whole.safetensors")]) == 0
     codes = [
         RotationAgnosticEmbedding.load(tmp_path / f"{name}.safetensors", "cpu").transform(images)
         for name in ("killed", "whole")
