@@ -88,5 +88,6 @@ def _pose(results: Sequence[Result]) -> dict[str, object]:
     by_name = {"pose" if result.spec.sizes.get("pose") else result.spec.model: result for result in results}
     if not {"pose", "sgvae", "svae"} <= by_name.keys():
         return {}
-    right = {name: result.metrics["codes"]["kmeans_hungarian"] for name, result in by_name.items()}
+    coded = {name: result.metrics["codes"] for name, result in by_name.items() if "codes" in result.metrics}
+    right = {name: codes["kmeans_hungarian"] for name, codes in coded.items()}
     return {"errors": by_name["pose"].metrics["angle_errors"], "right": right, "result": by_name["pose"]}
