@@ -86,7 +86,7 @@ def _drift(results: Iterable[Result]) -> dict[str, object]:
 def _pose(results: Sequence[Result]) -> dict[str, object]:
     """Errors of the angles found, and the share of digits named right by clusters of codes, with a pose and without."""
     by_name = {"pose" if result.spec.sizes.get("pose") else result.spec.model: result for result in results}
-    if not {"pose", "sgvae", "svae"} <= by_name.keys():
+    if not {"pose", "svae"} <= by_name.keys():
         return {}
     coded = {name: result.metrics["codes"] for name, result in by_name.items() if "codes" in result.metrics}
     right = {name: codes["kmeans_hungarian"] for name, codes in coded.items()}

@@ -180,7 +180,8 @@ def expected(profile: str, table: Path) -> list[str]:
     found = records(profile)
     accuracy: dict[tuple[str, str], list[float]] = {}
     for spec, record in ((record["spec"], record) for record in found):
-        if spec["model"] in ("gcnn", "cnn") and spec["epochs"] == len(record["history"]):
+        upright = spec["model"] in ("gcnn", "cnn") and spec["protocol"] == "upright"
+        if upright and spec["epochs"] == len(record["history"]):
             cell = spec["model"], json.dumps(spec | {"seed": 0}, sort_keys=True)
             accuracy.setdefault(cell, []).append(record["metrics"]["test_rotated_accuracy"])
     best = [max(statistics.mean(accuracy[cell]) for cell in accuracy if cell[0] == model) for model in ("gcnn", "cnn")]
