@@ -55,6 +55,8 @@ _CNN_SIZES = dict(channels=(32, 64, 128))
 # The committed results are of this version; a change to `spec.MODEL_VERSION` asks for all of them anew.
 _MODEL_VERSION = 1
 _SHORT_EPOCHS = 8
+# Of images of one's own: how many are seen in training, and the network where it is not the usual one.
+_OWN_IMAGES = {"smoke": (300, _SMOKE_SGVAE), "quick": (15_000, {}), "paper": (100_000, {})}
 # Epochs of the classifiers, the models of Figure 1, those of notebook 03, the cells of Table 2.
 _EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 3), "paper": (50, 100, 50, 50)}
 # The cells of Table 2.
@@ -181,6 +183,12 @@ def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]
     if profile == "quick":  # three minutes: an S-GVAE without a pose costs as much as one with it
         del specs["sgvae"], specs["spatial"]
     return specs
+
+
+def own_images(profile: str, seed: int, count: int) -> dict[str, object]:
+    """Arguments of `RotationAgnosticEmbedding` for so many images."""
+    seen, network = _OWN_IMAGES[profile]
+    return dict(latent_dim=16, epochs=seen / count, network=network, seed=seed)
 
 
 def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
