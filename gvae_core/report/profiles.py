@@ -55,6 +55,12 @@ _CNN_SIZES = dict(channels=(32, 64, 128))
 # The committed results are of this version; a change to `spec.MODEL_VERSION` asks for all of them anew.
 _MODEL_VERSION = 1
 _SHORT_EPOCHS = 8
+# Of images of one's own: how many are seen in training, and of the network what is not as usual.
+_OWN_IMAGES = {
+    "smoke": (200, _SMOKE_SGVAE),
+    "quick": (12_000, dict(fields=(8, 16, 32), frequency=2, invariants=64, decoder_channels=(64, 48, 32))),
+    "paper": (100_000, {}),
+}
 # Epochs of the classifiers, the models of Figure 1, those of notebook 03, the cells of Table 2.
 _EPOCHS = {"smoke": (1, 1, 1, 1), "quick": (7, 15, 4, 3), "paper": (50, 100, 50, 50)}
 # The cells of Table 2.
@@ -181,6 +187,12 @@ def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]
     if profile == "quick":  # three minutes: an S-GVAE without a pose costs as much as one with it
         del specs["sgvae"], specs["spatial"]
     return specs
+
+
+def own_images(profile: str, seed: int, count: int) -> dict[str, object]:
+    """Arguments of `RotationAgnosticEmbedding` for so many images."""
+    seen, network = _OWN_IMAGES[profile]
+    return dict(latent_dim=16, epochs=seen / count, batch_size=25, network=network, seed=seed)
 
 
 def reconstructions(profile: str, source: str, seed: int = 0) -> list[RunSpec]:

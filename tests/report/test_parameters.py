@@ -42,6 +42,7 @@ def test_senseless_parameters_are_refused(change, message):
         ("01", "angle_step = 0"),
         ("03", "samples = 0"),
         ("05", "first_digit = -1"),
+        ("08", "size = 27"),
     ]
     + [(path.stem[:2], "seed = -1") for path in NOTEBOOKS],
 )
