@@ -194,7 +194,7 @@ def test_codes_of_o2_ignore_mirror_images_with_frames_too(digits):
     moved = {}
     for group in ("SO(2)", "O(2)"):
         model = sgvae(latent_dim=4, group=group, **sizes)
-        model(digits.images[:50])
+        model(digits.images[:16])
         codes = [metrics.latent_codes(model, images) for images in (digits.images[:8], digits.images[:8].flip(-1))]
         moved[group] = metrics.angle_between(*codes).max()
     assert moved["O(2)"] < 1e-3 < 0.1 < moved["SO(2)"], moved
@@ -223,7 +223,8 @@ def test_fast_layers_of_every_group_give_escnns_numbers_and_gradients(digits, mo
     for output in outputs:
         torch.nn.functional.cross_entropy(output, digits.labels[:8]).backward()
     for (name, ours), theirs in zip(fast.named_parameters(), stock.parameters(), strict=True):
-        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5, rtol=1e-3), name
+        if ours.requires_grad:  # escnn's masks are parameters without
+            assert torch.allclose(ours.grad, theirs.grad, atol=1e-5, rtol=1e-3), name
     assert torch.allclose(fast.eval()(images), stock.eval()(images), atol=1e-5, rtol=1e-5)
 
 
