@@ -53,7 +53,8 @@ def rotate_field(field, degrees: float):
 
     ``GeometricTensor.transform`` does the same but interpolates quarter turns, too.
     """
-    element = field.type.fibergroup.element(math.radians(degrees), "radians")
+    radians = math.radians(degrees)
+    element = field.type.fibergroup.element((0, radians) if field.type.gspace.flips_order else radians, "radians")
     turned = field.transform_fibers(element).tensor
     return type(field)(rotate(turned, degrees), field.type)
 

@@ -40,6 +40,7 @@ from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.runs.kinds import kinds_of_input
+from gvae_core.runs.results import find
 
 source = check_parameters(profile, source, seed)
 stamp = dict(profile=profile, source=source)
@@ -92,6 +93,18 @@ Markdown(tables.save(tables.table1(full_size), "table1_full_size", profile="pape
 figure = figures.accuracy_by_angle(full_size)
 figures.save(figure, "accuracy_by_angle_full_size", profile="paper", source="mnist")
 Markdown(tables.accuracy_over_the_turn(full_size))
+
+# %% [markdown]
+# ## Which group?
+#
+# C4 and C8 turn the plane by quarters and by eighths (T. Cohen, M. Welling, *Group equivariant convolutional networks*,
+# 2016), SO(2) by any angle, and O(2) mirrors it as well (M. Weiler, G. Cesa, *General E(2)-equivariant steerable CNNs*,
+# 2019). G-CNNs of about as many parameters, what `gvae run groups` has computed on few digits; nothing is trained here.
+# The network with O(2) reads mirrored digits as it reads the others, and cannot tell a figure from its mirror image.
+
+# %%
+groups = [result for spec in profiles.groups("quick", "mnist5k") if (result := find(spec))]
+Markdown(tables.save(tables.groups(groups), "groups", profile="quick", source="mnist5k"))
 
 # %% [markdown]
 # ## What the two networks say about the same digits

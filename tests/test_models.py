@@ -23,6 +23,7 @@ from gvae_core.models import (
     sgvae,
     svae,
 )
+from gvae_core.models.encoders import GROUPS
 from gvae_core.rotation import rotate
 
 SMALL = dict(fields=(2, 2, 4), frequency=3)
@@ -162,6 +163,80 @@ def test_quarter_turns_are_exact_in_every_layer(digits, name, degrees):
     assert max(errors) <= 1e-5, errors
 
 
+def small_gcnn(group: str, layout: str = "isotropic") -> GCNNClassifier:
+    return GCNNClassifier((2, 2, 4), 2, layout=layout, invariants=8, dropout=0.0, group=group)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_ignores_quarter_turns_and_o2_mirror_images_as_well(digits, group):
+    model, images = small_gcnn(group), digits.images[:16]
+    model(images)  # statistics that are not the initial ones
+    encoder = model.encoder.eval()
+    assert max(metrics.layer_errors(encoder, images, 90)) <= 1e-5
+    with torch.no_grad():
+        upright = encoder(images)
+        for axis in (-1, -2):
+            moved = ((encoder(images.flip(axis)) - upright).norm() / (upright - upright.mean(0)).norm()).item()
+            assert moved <= 1e-5 if group == "O(2)" else moved > 0.01, moved
+
+
+def test_reflections_mix_the_fields_of_o2_as_they_mix_the_plane(digits):
+    encoder, images = small_gcnn("O(2)").encoder.eval(), digits.images[:4]
+    mirror = encoder.blocks[0].in_type.fibergroup.reflection
+    with torch.no_grad():
+        for field, mirrored in zip(encoder.feature_fields(images), encoder.feature_fields(images.flip(-2))):
+            expected = field.transform_fibers(mirror).tensor.flip(-2)
+            assert (mirrored.tensor - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_codes_of_o2_ignore_mirror_images_with_frames_too(digits):
+    sizes = dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(8, 8, 8), layout="isotropic", frames=2)
+    moved = {}
+    for group in ("SO(2)", "O(2)"):
+        model = sgvae(latent_dim=4, group=group, **sizes)
+        model(digits.images[:16])
+        codes = [metrics.latent_codes(model, images) for images in (digits.images[:8], digits.images[:8].flip(-1))]
+        moved[group] = metrics.angle_between(*codes).max()
+    assert moved["O(2)"] < 1e-3 < 0.1 < moved["SO(2)"], moved
+
+
+def test_vectors_of_o2_are_mirrored_with_the_image(digits):
+    sizes = dict(layout="isotropic", invariants=4, frames=2, vectors=3, group="O(2)")
+    encoder, images = SteerableEncoder((2, 2, 4), 2, **sizes).double().eval(), digits.images[:4].double()
+    with torch.no_grad():
+        (_, upright), (_, mirrored), (_, turned) = map(
+            encoder.invariants_and_vectors, (images, images.flip(-2), rotate(images, 90))
+        )
+    assert upright.imag.abs().min() > 1e-6
+    assert torch.allclose(mirrored, upright.conj(), atol=1e-5 * upright.abs().max())
+    assert torch.allclose(turned, 1j * upright, atol=1e-5 * upright.abs().max())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_fast_layers_of_every_group_give_escnns_numbers_and_gradients(digits, monkeypatch, group):
+    fast, images = small_gcnn(group), digits.images[:8]
+    monkeypatch.setenv("GVAE_STEERABLE", "escnn")
+    stock = small_gcnn(group)
+    stock.load_state_dict(fast.state_dict())
+    outputs = [model(images) for model in (fast, stock)]
+    assert torch.allclose(*outputs, atol=1e-5, rtol=1e-5)
+    for output in outputs:
+        torch.nn.functional.cross_entropy(output, digits.labels[:8]).backward()
+    for (name, ours), theirs in zip(fast.named_parameters(), stock.parameters(), strict=True):
+        if ours.requires_grad:  # escnn's masks are parameters without
+            assert torch.allclose(ours.grad, theirs.grad, atol=1e-5, rtol=1e-3), name
+    assert torch.allclose(fast.eval()(images), stock.eval()(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("group", ["O(2)", "C4"])
+def test_a_model_of_another_group_is_saved(digits, tmp_path, group):
+    model = small_gcnn(group)
+    model(digits.images[:16])
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(again(digits.images[:4]), model.eval()(digits.images[:4]))
+
+
 def test_quarter_turns_are_exact_in_training_mode_and_after_steps(digits):
     model = GCNNClassifier(**SMALL, dropout=0.0)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -274,6 +349,8 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, layout):
         (lambda: sgvae(frequency=0), "frequency .* at least 1, got 0"),
         (lambda: sgvae(frequency=2.5), "frequency .* got 2.5"),
         (lambda: sgvae(frames=0), "frames .* at least 1, got 0"),
+        (lambda: GCNNClassifier(group="D4"), r"group to be one of SO\(2\), O\(2\), C4, C8; got 'D4'"),
+        (lambda: sgvae(group="O(2)", pose=True), r"group 'SO\(2\)' with pose, got 'O\(2\)'"),
         (lambda: sgvae(invariants=0), "invariants .* at least 1, got 0"),
         (lambda: sgvae(fields=(2, 2)), r"fields to be 3 whole numbers of at least 1, got \(2, 2\)"),
         (lambda: sgvae(fields=(2, 0, 2)), r"fields .* got \(2, 0, 2\)"),

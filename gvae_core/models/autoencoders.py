@@ -273,19 +273,23 @@ def sgvae(
     inner_dropout: float = 0.1,
     gaussian: bool = False,
     pose: bool = False,
+    group: str = "SO(2)",
     images: ImageFormat | Mapping = MNIST_FORMAT,
 ) -> SphericalVAE | GaussianVAE | PoseVAE:
     """The S-GVAE: steerable encoder, spherical latent (with ``gaussian=True`` a normal one).
 
-    ``fields``, ``frequency``, ``layout``, ``frames`` and ``invariants`` are those of `SteerableEncoder`; ``dropout`` is
-    that of head and decoder, ``inner_dropout`` that of the encoder's fields and the decoder's first layer. The defaults
-    are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, for images that were never
-    upright; see `PoseVAE`. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
+    ``fields``, ``frequency``, ``layout``, ``frames``, ``invariants`` and ``group`` are those of `SteerableEncoder`: with
+    ``group="O(2)"`` the code does not see mirror images either, so that a figure and its mirror image are drawn alike.
+    ``dropout`` is that of head and decoder, ``inner_dropout`` that of the encoder's fields and the decoder's first
+    layer. The defaults are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, for images
+    that were never upright; see `PoseVAE`. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
     """
     if pose and gaussian:
         raise ValueError("expected pose or gaussian, got both")
+    if pose and group != "SO(2)":  # a pose is an angle, any angle, and says nothing of mirror images
+        raise ValueError(f"expected group 'SO(2)' with pose, got {group!r}")
     sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=POSE_VECTORS if pose else 0)
-    sizes |= dict(images=images)
+    sizes |= dict(group=group, images=images)
     encoder = SteerableEncoder(fields, frequency, dropout=inner_dropout, **sizes)
     head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), nn.Dropout(dropout))
     decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout, images=images)

@@ -1,4 +1,4 @@
-"""The two classifiers of the report's Table 1: a plain CNN and an SO(2)-steerable G-CNN."""
+"""The two classifiers of the report's Table 1: a plain CNN and a steerable G-CNN."""
 
 from __future__ import annotations
 
@@ -65,11 +65,12 @@ class GCNNClassifier(nn.Module):
         invariants: int = 12,
         dropout: float = 0.1,
         classes: int = 10,
+        group: str = "SO(2)",
         images: ImageFormat | Mapping = MNIST_FORMAT,
     ):
         super().__init__()
         check_whole(classes=classes)
-        sizes = dict(layout=layout, invariants=invariants, dropout=dropout, images=images)
+        sizes = dict(layout=layout, invariants=invariants, dropout=dropout, group=group, images=images)
         self.encoder = SteerableEncoder(fields, frequency, **sizes)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(invariants, classes))
 

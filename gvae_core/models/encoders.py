@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import escnn.nn as enn
 import torch
-from escnn.gspaces import rot2dOnR2
+from escnn.gspaces import GSpace2D, flipRot2dOnR2, rot2dOnR2
 from torch import Tensor, nn
 
 from ..steerable import accelerate
@@ -117,6 +117,27 @@ def encoder_layout(layout: str | EncoderLayout | Mapping) -> EncoderLayout:
     return LAYOUTS[layout]
 
 
+GROUPS = ("SO(2)", "O(2)", "C4", "C8")
+
+
+def _plane(group: str, frequency: int) -> GSpace2D:
+    """The plane, with a group of `GROUPS` that turns it; O(2) also mirrors it, at the horizontal axis."""
+    if group not in GROUPS:
+        raise ValueError(f"expected group to be one of {', '.join(GROUPS)}; got {group!r}")
+    if group == "O(2)":
+        return flipRot2dOnR2(maximum_frequency=frequency, axis=0.0)
+    return rot2dOnR2(maximum_frequency=frequency) if group == "SO(2)" else rot2dOnR2(int(group[1:]))
+
+
+def _elu(gspace: GSpace2D, fields: int, frequency: int) -> enn.EquivariantModule:
+    """ELU of fields of the regular representation: value by value where it is finite, else in the Fourier domain."""
+    if not gspace.fibergroup.continuous:
+        return enn.ELU(enn.FieldType(gspace, fields * [gspace.regular_repr]), inplace=True)
+    irreps = gspace.fibergroup.bl_irreps(frequency)
+    # 4 samples per frequency: the ELU widens the spectrum, and coarser sampling would alias it.
+    return enn.FourierELU(gspace, fields, irreps=irreps, N=4 * frequency, inplace=True)
+
+
 def _disc(field_type: enn.FieldType, size: int) -> enn.MaskModule:
     """1 up to 1.5 pixels from the border of [size, size] feature maps, where e^-4 is left."""
     if size < 2:
@@ -129,11 +150,14 @@ def _disc(field_type: enn.FieldType, size: int) -> enn.MaskModule:
 
 
 class SteerableEncoder(nn.Module):
-    """SO(2)-steerable G-CNN whose output ignores rotations of its input.
+    """Steerable G-CNN whose output ignores rotations of its input, with the fibre group O(2) mirror images as well.
 
     A block is a steerable convolution, a batch norm that is the same for all components of an irrep,
     a dropout of whole fields and an ELU in the Fourier domain. Every field carries the band-limited
-    regular representation of SO(2), the irreps 0..frequency (2 * frequency + 1 channels). At the end
+    regular representation of SO(2), the irreps 0..frequency (2 * frequency + 1 channels). That of O(2), the turns and
+    the reflections, has twice as many, and the cyclic group C4 or C8 the regular one of 4 or 8 channels, whose ELU is
+    taken value by value (T. Cohen, M. Welling, *Group equivariant convolutional networks*, ICML 2016; M. Weiler,
+    G. Cesa, *General E(2)-equivariant steerable CNNs*, NeurIPS 2019). At the end
     a 1 x 1 convolution keeps the trivial irreps only; after batch norm and ELU their mean over *all*
     positions is taken: a flattened map of invariants would not be invariant, because positions turn.
 
@@ -151,12 +175,13 @@ class SteerableEncoder(nn.Module):
     Parameters
     ----------
     fields : channels of each block, counted in fields
-    frequency : highest irrep of a field
+    frequency : highest irrep of a field; the cyclic groups have all of theirs, whatever it says
     layout : an `EncoderLayout` or its name in `LAYOUTS`: grid, kernels, strides, discs
     invariants : size of the output
     dropout : probability to drop a field
     frames : number of turned copies of the input whose invariants are averaged
     vectors : pooled vectors of frequency 1, which turn with the image; see `invariants_and_vectors`
+    group : the fibre group, "SO(2)", "O(2)", "C4" or "C8"
     images : the format of the images; a layout that is too small for them is scaled, see `EncoderLayout.fitted`
 
     Maps images [N, C, H, H], of MNIST [N, 1, 28, 28], to [N, invariants]. ValueError where a size makes no sense, or a block's kernel is larger
@@ -174,6 +199,7 @@ class SteerableEncoder(nn.Module):
         dropout: float = 0.1,
         frames: int = 1,
         vectors: int = 0,
+        group: str = "SO(2)",
         images: ImageFormat | Mapping = MNIST_FORMAT,
     ):
         super().__init__()
@@ -187,8 +213,7 @@ class SteerableEncoder(nn.Module):
         self.grid_size = layout.grid_size
         # symmetric about 0, so that with two frames both are interpolated alike
         self.frame_angles = [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
-        gspace = rot2dOnR2(maximum_frequency=frequency)
-        irreps = gspace.fibergroup.bl_irreps(frequency)
+        gspace = _plane(group, frequency)
         field_type = enn.FieldType(gspace, self.images.channels * [gspace.trivial_repr])
         size = layout.grid_size
         blocks = [enn.SequentialModule(enn.MaskModule(field_type, size, margin=1))] if layout.mask_input else []
@@ -198,8 +223,7 @@ class SteerableEncoder(nn.Module):
                     f"expected a kernel in block {index} that is no larger than its padded map, got kernel {kernel}"
                     f" on a map of {size} x {size} with padding {padding}"
                 )
-            # 4 samples per frequency: the ELU widens the spectrum, and coarser sampling would alias it.
-            elu = enn.FourierELU(gspace, count, irreps=irreps, N=4 * frequency, inplace=True)
+            elu = _elu(gspace, count, frequency)
             size = (size + 2 * padding - kernel) // stride + 1
             after = []
             if blur_stride > 1:
@@ -229,7 +253,7 @@ class SteerableEncoder(nn.Module):
         self.blocks = accelerate(nn.ModuleList(blocks)).train()
         self.activation = nn.Sequential(nn.BatchNorm2d(invariants), nn.ELU())
         if vectors:
-            vector_type = enn.FieldType(gspace, vectors * [gspace.irrep(1)])
+            vector_type = enn.FieldType(gspace, vectors * [gspace.irrep(*((1, 1) if group == "O(2)" else (1,)))])
             self.to_vectors = accelerate(nn.ModuleList([enn.R2Conv(field_type, vector_type, 1)])).train()
 
     def input_field(self, images: Tensor, *degrees: float) -> enn.GeometricTensor:
@@ -261,7 +285,8 @@ class SteerableEncoder(nn.Module):
         """What does not see a turn of images [N, C, H, H], [N, invariants], and what turns along, complex [N, vectors].
 
         A vector is x + iy, x to the right and y up, so that an image turned counter-clockwise by t has it times e^(it).
-        It is an average over all positions, and over the frames, each turned back by its frame's angle.
+        It is an average over all positions, and over the frames, each turned back by its frame's angle. With the group
+        O(2) an image mirrored at its horizontal axis has the vector's conjugate.
         """
         fields = self._fields(images)
         pooled = self.to_vectors[0](fields).tensor.mean((2, 3)).unflatten(1, (self.vectors, 2))

@@ -93,6 +93,27 @@ def accuracy_over_the_turn(results: Sequence[Result]) -> str:
     return _markdown(rows)
 
 
+def groups(results: Sequence[Result], link: Link | None = None) -> str:
+    """G-CNNs by their fibre group: accuracy on turned test digits, on the same mirrored, and what training took."""
+    return _markdown(
+        (
+            {
+                "Group": group[0].spec.sizes.get("group", "SO(2)"),
+                "Acc. rotated": f"**{_mean([r.metrics for r in group], 'test_rotated_accuracy', percent=True)}**",
+                "Rotated and mirrored": _mean([r.metrics for r in group], "test_mirrored_accuracy", percent=True),
+                "Upright": _mean([r.metrics for r in group], "test_upright_accuracy", percent=True),
+                "All angles, lowest": f"{min(min(r.metrics['accuracy_by_angle']) for r in group):.1%}",
+                "Params": f"{group[0].parameters:,}",
+                "Epochs": epochs(group[0]),
+                "Seconds": f"{statistics.mean(r.seconds for r in group):.0f}",
+                "Runs": group,
+            }
+            for group in by_seed(results)
+        ),
+        link,
+    )
+
+
 # --- Table 2 --------------------------------------------------------------------------------------
 
 

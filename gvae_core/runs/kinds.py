@@ -74,10 +74,11 @@ def _born(images: torch.Tensor) -> torch.Tensor:
 
 
 def _measure_classifier(model: nn.Module, splits: Splits, spec: RunSpec) -> dict:
-    """On the test digits, upright and each turned by its own random angle, and by common angles."""
-    test = splits.test
+    """On the test digits: upright, each turned by its own random angle, those mirrored, and all by common angles."""
+    test, turned = splits.test, _turned(splits.test.images)
     losses = functools.partial(training.classifier_losses, model)
-    pairs = {"upright": (test.images, test.labels), "rotated": (_turned(test.images), test.labels)}
+    pairs = {"upright": test.images, "rotated": turned, "mirrored": turned.flip(-1)}
+    pairs = {name: (images, test.labels) for name, images in pairs.items()}
     by_angle = metrics.accuracy_by_angle(model, test.images, test.labels, ANGLES)
     return _mean_losses(model, losses, pairs, spec) | {"angles": list(ANGLES), "accuracy_by_angle": by_angle}
 

@@ -111,8 +111,9 @@ class RunSpec:
             _expect(f"a size of {self.model}", name, known)
         # JSON knows no tuples: the same content must give the same key before and after a round trip
         sizes = json.loads(json.dumps(dict(self.sizes), sort_keys=True, default=dataclasses.asdict))
-        if "layout" in sizes and sizes["layout"] == builder["layout"].default:
-            del sizes["layout"]
+        for name in ("layout", "group"):
+            if name in sizes and sizes[name] == builder[name].default:
+                del sizes[name]
         object.__setattr__(self, "sizes", sizes)
 
     @classmethod
@@ -147,6 +148,7 @@ class RunSpec:
             kernels = f"kernel {layout.kernel_size}" if one else f"kernels {', '.join(map(str, layout.kernel_size))}"
             discs = " with discs" if layout.mask_features else ""
             words += [f"{kernels} on {layout.grid_size} × {layout.grid_size}{discs}"]
+        words += [self.sizes["group"]] if "group" in self.sizes else []
         words += [f"{self.sizes['frames']} frames"] if "frames" in self.sizes else []
         words += ["pose"] if self.sizes.get("pose") else []
         words += ["plain cross-entropy"] if self.paper_loss is False else []

@@ -35,7 +35,7 @@ def test_every_committed_run_has_the_key_it_is_named_by():
 def test_profiles_list_the_runs_they_always_did(profile, source):
     for seed in (0, 1):
         listed = {name: table(profile, source, seed) for name, table in profiles.TABLES.items()}
-        del listed["born_rotated"]  # came later
+        del listed["born_rotated"], listed["groups"]  # came later
         listed["sphere_and_plane"] = list(profiles.sphere_and_plane(profile, source, seed).values())
         listed["short_schedule"] = profiles.short_schedule(source, seed)
         for name, specs in listed.items():
@@ -64,6 +64,14 @@ def test_a_layout_of_ones_own_survives_json_and_has_its_own_key():
     named = [dataclasses.replace(spec, sizes=spec.sizes | {"layout": name}) for name in LAYOUTS]
     assert again == spec and len({s.key for s in (spec, again, *named)}) == 1 + len(LAYOUTS)
     assert again.build().encoder.blocks[0].state_dict().keys() == spec.build().encoder.blocks[0].state_dict().keys()
+
+
+def test_the_group_is_part_of_the_key_unless_it_is_the_first():
+    keys = [
+        dataclasses.replace(TINY_GCNN, sizes=TINY_GCNN.sizes | group).key
+        for group in ({}, {"group": "SO(2)"}, {"group": "O(2)"}, {"group": "C4"})
+    ]
+    assert keys[0] == keys[1] and len(set(keys)) == 3
 
 
 def test_the_model_version_is_part_of_the_key_from_the_second_on():

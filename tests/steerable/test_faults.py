@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import escnn.nn as enn
+import numpy as np
 import pytest
 import torch
 from comparing import CHOOSE, PATHS, SMALL, encoder, error, so2_fields
+from escnn.group import o2_group
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -274,3 +277,23 @@ def test_the_papers_model_in_two_precisions():
     single.train(), single.eval()
     x = torch.rand(3, 1, 28, 28)
     assert error(single.encoder(x).double(), double.encoder(x.double())) <= 1e-5
+
+
+def test_tensor_products_of_o2_decompose_into_irreps():
+    group = o2_group()
+    irreps = [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)]
+    for first, second in itertools.product(irreps, irreps):
+        product = group._tensor_product_irreps(first, second)
+        bases = [
+            group._clebsh_gordan_coeff(first, second, irrep)[:, :, 0].reshape(-1, group.irrep(*irrep).size)
+            for irrep, _ in product
+        ]
+        whole = np.concatenate(bases, 1)
+        assert np.allclose(whole.T @ whole, np.eye(group.irrep(*first).size * group.irrep(*second).size))
+        for g in group.testing_elements(7):
+            product_of_g = np.kron(group.irrep(*first)(g), group.irrep(*second)(g))
+            for (irrep, _), basis in zip(product, bases):
+                assert np.allclose(product_of_g @ basis, basis @ group.irrep(*irrep)(g))
+    assert group._clebsh_gordan_coeff((1, 1), (1, 2), (1, 2)).shape == (2, 2, 0, 2)
+    # (x + iy)(u + iv): always this sign, whatever the machine
+    assert np.allclose(group._clebsh_gordan_coeff((1, 1), (1, 2), (1, 3))[:, :, 0, 0], np.diag([1, -1]) / 2**0.5)
