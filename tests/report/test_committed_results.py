@@ -116,3 +116,14 @@ def test_quick_claims_hold():
     numbers = [result.metrics for result in results_page.committed(COMMITTED, "quick", profiles.table1)]
     for cnn, gcnn in (numbers[:2], numbers[2:]):  # with the papers' loss, with plain cross-entropy
         assert gcnn["test_rotated_accuracy"] >= max(0.8, cnn["test_rotated_accuracy"] + 0.3)
+
+
+def test_the_group_with_reflections_alone_reads_mirrored_digits_as_it_reads_others():
+    results = {
+        r.spec.sizes.get("group", "SO(2)"): r for r in results_page.committed(COMMITTED, "quick", profiles.groups)
+    }
+    assert list(results) == ["C4", "C8", "SO(2)", "O(2)"] and all(result.complete for result in results.values())
+    lost = {g: r.metrics["test_rotated_accuracy"] - r.metrics["test_mirrored_accuracy"] for g, r in results.items()}
+    assert abs(lost.pop("O(2)")) < 0.003 and min(lost.values()) > 0.03, lost
+    sizes = [result.parameters for result in results.values()]
+    assert max(sizes) < 1.03 * min(sizes)
