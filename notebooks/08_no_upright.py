@@ -43,7 +43,7 @@ from gvae_core import RotationAgnosticEmbedding, load_images, rotate
 from gvae_core.explorer import RotationExplorer
 from gvae_core.files import outputs_directory
 from gvae_core.models import ImageFormat
-from gvae_core.report import figures, profiles, sheets, specimens
+from gvae_core.report import figures, live, profiles, sheets, specimens
 from gvae_core.report.parameters import check_parameters
 
 check_parameters(profile, "mnist5k", seed, size=(size, 28, 128))
@@ -183,7 +183,7 @@ explorer = RotationExplorer({"your model": embedding.model_}, seen)
 explorer
 
 # %%
-page = explorer.save_html(outputs_directory() / "figures" / profile / "explorer_own_images.html")
+page = live.save(explorer, "explorer_own_images", profile=profile)
 print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel")
 
 # %% [markdown]

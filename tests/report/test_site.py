@@ -21,7 +21,7 @@ from playwright.sync_api import Page
 from gvae_core.report.site import write_index
 
 ROOT = Path(__file__).parents[2]
-EXPLORERS = ("05_rotation_grid", "07_pose")
+EXPLORERS = ("05_rotation_grid", "07_pose", "08_no_upright")
 WIDTHS, SCHEMES = (400, 1280), ("light", "dark")
 
 
