@@ -67,7 +67,8 @@ def test_all_links_and_anchors_lead_somewhere_inside_the_folder(pages, smoke_rep
             assert not url.scheme and not link.startswith(("/", "..")), f"{name}: {link}"
             file = unquote(url.path) or name
             assert (smoke_report.folder / file).is_file(), f"{name}: {link}"
-            assert not url.fragment or unquote(url.fragment) in pages[file].ids, f"{name}: {link}"
+            # a browser looks for the fragment as it is written first, and nbconvert's ids are written like its links
+            assert not url.fragment or {url.fragment, unquote(url.fragment)} & pages[file].ids, f"{name}: {link}"
 
 
 @pytest.mark.slow
@@ -180,7 +181,8 @@ def expected(profile: str, table: Path) -> list[str]:
     found = records(profile)
     accuracy: dict[tuple[str, str], list[float]] = {}
     for spec, record in ((record["spec"], record) for record in found):
-        upright = spec["model"] in ("gcnn", "cnn") and spec["protocol"] == "upright"
+        # three epochs are those of the table of groups, which is no finding
+        upright = spec["model"] in ("gcnn", "cnn") and spec["protocol"] == "upright" and spec["epochs"] > 3
         if upright and spec["epochs"] == len(record["history"]):
             cell = spec["model"], json.dumps(spec | {"seed": 0}, sort_keys=True)
             accuracy.setdefault(cell, []).append(record["metrics"]["test_rotated_accuracy"])
