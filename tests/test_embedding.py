@@ -291,7 +291,14 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_p
         f"import sys; from gvae_core import embedding; embedding.NETWORK |= {NETWORK!r}; "
         "from gvae_core.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", code, "fit", *words, str(tmp_path / "killed.safetensors")]
+    fit = [
+        sys.executable,
+        "-c",
+        code,
+        "fit",
+        *words,
+    ]  # each in a process of its own: others may have changed its threads
+    command = [*fit, str(tmp_path / "killed.safetensors")]
     states = lambda: [path for path in (cache / "fits").glob("*.safetensors") if not path.name.startswith(".")]  # noqa: E731
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
     while process.poll() is None and not states():
@@ -301,7 +308,8 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_p
     assert len(states()) == 1
     assert subprocess.run(command, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
     assert states() == [] and not list((cache / "fits").glob(".*"))
-    assert main(["fit", *words, str(tmp_path / "whole.safetensors")]) == 0
+    whole = [*fit, str(tmp_path / "whole.safetensors")]
+    assert subprocess.run(whole, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
     codes = [
         RotationAgnosticEmbedding.load(tmp_path / f"{name}.safetensors", "cpu").transform(images)
         for name in ("killed", "whole")
