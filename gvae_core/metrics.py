@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from .models import evaluating
-from .rotation import rotate
+from .rotation import rotate, wrapped
 
 BATCH = 250
 MIXTURE_DIM = 32  # a Gaussian mixture of longer codes, such as pixels, is fitted to so many principal components
@@ -215,13 +215,9 @@ def _mean_direction(degrees: Tensor) -> float:
     return math.degrees(math.atan2(radians.sin().mean(), radians.cos().mean()))
 
 
-def _wrapped(degrees: Tensor) -> Tensor:
-    return torch.remainder(degrees + 180, 360) - 180
-
-
 def _up_to_an_offset(found: Tensor, true: Tensor) -> Tensor:
     """Distances [N] (degrees) of found - true from their mean direction."""
-    return _wrapped(found - true - _mean_direction(found - true)).abs()
+    return wrapped(found - true - _mean_direction(found - true)).abs()
 
 
 def poses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,7 +253,7 @@ def less_class_offset(found: Tensor, true: Tensor, labels: Tensor) -> Tensor:
     for label in labels.unique():
         chosen = labels == label
         relative[chosen] -= _mean_direction((found - true)[chosen])
-    return _wrapped(relative)
+    return wrapped(relative)
 
 
 def coverage(found: Tensor, half_widths: Tensor, true: Tensor) -> float:
@@ -268,8 +264,9 @@ def coverage(found: Tensor, half_widths: Tensor, true: Tensor) -> float:
 def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: int = 0) -> dict[str, float]:
     """Clusters of codes [N, d], found without labels, against labels [N].
 
-    For k-means and a Gaussian mixture (of codes longer than `MIXTURE_DIM`: of their principal components): ``hungarian``, the share right with the best one-to-one naming of the clusters,
-    ``purity``, with the commonest label of each, and ``nmi``, the normalised mutual information.
+    For k-means and a Gaussian mixture (of codes longer than `MIXTURE_DIM`: of their principal components):
+    ``hungarian``, the share right with the best one-to-one naming of the clusters, ``purity``, with the commonest label
+    of each, and ``nmi``, the normalised mutual information.
     """
     codes, truth = codes.double().numpy(), labels.numpy()
     short = codes if codes.shape[1] <= MIXTURE_DIM else PCA(MIXTURE_DIM, random_state=seed).fit_transform(codes)

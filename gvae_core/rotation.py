@@ -85,6 +85,17 @@ def random_angles(count: int, seed: int) -> Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float32) * 360 - 180
 
 
+def wrapped(degrees: Tensor) -> Tensor:
+    """The same angles in [-180, 180)."""
+    return torch.remainder(degrees + 180, 360) - 180
+
+
+def in_disc(size: int, radius: float, device: torch.device | None = None) -> Tensor:
+    """[size, size]: which pixel centres lie within ``radius`` pixels of an image's centre."""
+    centres = torch.arange(size, device=device) - (size - 1) / 2
+    return centres[:, None] ** 2 + centres[None] ** 2 <= radius**2
+
+
 def _check_images(images: Tensor, square: bool = False) -> None:
     if not isinstance(images, Tensor):
         raise ValueError(f"expected images as a tensor, got {type(images).__name__}")

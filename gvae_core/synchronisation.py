@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from .rotation import rotate
+from .rotation import in_disc, rotate, wrapped
 
 _ROWS = 50  # images compared with all others at a time: memory grows with N, not with N^2
 
@@ -39,8 +39,8 @@ def common_orientation(
 
     Parameters
     ----------
-    images : [N, C, H, H], 0 where there is nothing, as corners turn out of sight (see `ImageFormat.turnable`); at least two more than
-        ``neighbours``, else ValueError
+    images : [N, C, H, H], 0 where there is nothing, as corners turn out of sight (see `ImageFormat.turnable`); at least
+        two more than ``neighbours``, else ValueError
     degrees : [N], a first guess of the result, which is then refined; none means no guess
     sweeps : how often it is done, each time from the last result: a second time finds better neighbours
     neighbours : how many (image, turn) an image is compared with
@@ -70,7 +70,7 @@ def _refined(images: Tensor, guess: Tensor, neighbours: int, turns: int, size: i
     scale = sparse.diags(1 / np.sqrt(np.maximum(abs(connection).sum(axis=1).A1, 1e-12)))
     _, vector = eigsh(scale @ connection @ scale, k=1, which="LA", v0=np.ones(count, dtype=complex))
     correction = np.rad2deg(np.angle(vector[:, 0]))
-    return torch.remainder(guess - torch.from_numpy(correction).float() + 180, 360) - 180
+    return wrapped(guess - torch.from_numpy(correction).float())
 
 
 @torch.no_grad()
@@ -92,8 +92,7 @@ def orientation_among(
 def _reduced(images: Tensor, size: int) -> Tensor:
     """[N, C, size, size] of mean 0 and norm 1 inside the inscribed disc."""
     small = F.interpolate(images, size=(size, size), mode="area" if images.shape[-1] >= size else "bilinear")
-    centres = torch.arange(size) - (size - 1) / 2
-    disc = (centres[:, None] ** 2 + centres[None] ** 2 <= (size / 2) ** 2).to(small)
+    disc = in_disc(size, size / 2).to(small)
     small = (small - (small * disc).sum((1, 2, 3), keepdim=True) / (disc.sum() * images.shape[1])) * disc
     return F.normalize(small.flatten(1), dim=1).view_as(small)
 

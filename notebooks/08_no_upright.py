@@ -45,6 +45,7 @@ from gvae_core.files import outputs_directory
 from gvae_core.models import ImageFormat
 from gvae_core.report import figures, live, profiles, sheets, specimens
 from gvae_core.report.parameters import check_parameters
+from gvae_core.rotation import in_disc
 
 check_parameters(profile, "mnist5k", seed, size=(size, 28, 128))
 stamp = dict(profile=profile, source="own images" if folder else "Hubble Deep Field")
@@ -158,7 +159,7 @@ if not folder:
         return torch.from_numpy(found).long().view(grid.shape[:2])
 
     before, after = clusters_of(section), clusters_of(turned)
-    disc = specimens.inside(len(before), (section.shape[1] / 2 - side / 2) / step)
+    disc = in_disc(len(before), (section.shape[1] / 2 - side / 2) / step)
     along = specimens.turned_back(before, -37)  # the same map turned, without a look at the section
     shares = [
         (specimens.turned_back(labels, 37) == before)[disc].double().mean().item() for labels in (after, along)

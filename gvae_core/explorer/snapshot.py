@@ -77,7 +77,7 @@ class Snapshot:
         images = images.to(self.device)
         if self.has_pose:
             posterior, pose = self.model.posteriors(images)
-            decoded, found = self.model._drawn(posterior.mode, pose), (degrees(pose.mode), pose.cap_angle(0.9))
+            decoded, found = self.model.drawn(posterior.mode, pose), (degrees(pose.mode), pose.cap_angle(0.9))
         else:
             posterior, found = self.model.encode(images), ()
             decoded = self.model.decode(posterior.mode)

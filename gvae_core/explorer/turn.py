@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import angle_between, squared_error
-from ..rotation import rotate
+from ..rotation import rotate, wrapped
 from .snapshot import Answer, Snapshot
 from .tiles import Tiles, png
 
@@ -84,7 +84,7 @@ class Rows:
         if self.found is None:
             return self
         reconstructions, canonical = self.tiles
-        found = replace(self.found, angles=_wrapped(self.found.angles + 90 * quarters))
+        found = replace(self.found, angles=wrapped(self.found.angles + 90 * quarters))
         return replace(self, tiles=(torch.rot90(reconstructions, quarters, (2, 3)), canonical), found=found)
 
 
@@ -247,7 +247,7 @@ class Turn:
         model, upright, found = self.models[name], self._upright[name], None
         tiles = [self.tiles.draw(answer.reconstructions)]
         if answer.poses is not None:
-            found = Found(_wrapped(answer.poses - upright.poses), answer.arcs)
+            found = Found(wrapped(answer.poses - upright.poses), answer.arcs)
             tiles.append(self.tiles.draw(model.seen(self._rotated(angle - answer.poses.double()))))
         measures = Measures(
             angle_between(answer.codes, upright.codes).mean().item(),
@@ -270,7 +270,7 @@ class Turn:
         same = angle_between(codes, others).max() < 0.01
         if answers[0].poses is not None:
             poses, others = (torch.cat([answer.poses for answer in pair]) for pair in (answers[:2], answers[2:]))
-            same &= _wrapped(others - poses - 90).abs().max() < 0.1
+            same &= wrapped(others - poses - 90).abs().max() < 0.1
         return 90 if same else 360
 
 
@@ -278,8 +278,3 @@ def _background(images: Tensor) -> Tensor:
     """Median along the border of each image and channel [N, C, H, H]: [N, C, 1, 1]."""
     edges = [images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]]
     return torch.cat(edges, -1).median(-1).values[..., None, None]
-
-
-def _wrapped(degrees: Tensor) -> Tensor:
-    """Angles in [-180, 180)."""
-    return torch.remainder(degrees + 180, 360) - 180

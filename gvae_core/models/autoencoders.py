@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ..rotation import turn
+from ..rotation import in_disc, turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
 from .arguments import check_dropout, check_series, check_whole, recorded
 from .encoders import ConvolutionalEncoder, EncoderLayout, SteerableEncoder
@@ -223,9 +223,8 @@ class PoseVAE(SphericalVAE):
         The size is the canvas's where none is given.
         """
         size = size or self.images.canvas_size
-        centres = torch.arange(size, device=self.location.weight.device) - (size - 1) / 2
-        inside = centres[:, None] ** 2 + centres[None] ** 2 <= ((size - 1) / 2) ** 2
-        return inside.to(self.location.weight.dtype)
+        like = self.location.weight
+        return in_disc(size, (size - 1) / 2, like.device).to(like.dtype)
 
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How images [N, C, H, H] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
@@ -239,9 +238,10 @@ class PoseVAE(SphericalVAE):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [N, C, H, H] drawn anew and turned as they came, from the modes of both posteriors."""
         content, pose = self.posteriors(images)
-        return self._drawn(content.mode, pose)
+        return self.drawn(content.mode, pose)
 
-    def _drawn(self, z: Tensor, pose: VonMisesFisher) -> Tensor:
+    def drawn(self, z: Tensor, pose: VonMisesFisher) -> Tensor:
+        """Codes [N, d] -> images [N, C, H, H], turned by the mode of their pose."""
         disc, angles = self.disc(self.images.size), degrees(pose.mode)
         if self.images.fade:
             return self.images.restored(turn(self._standardised(z) * disc, angles))
@@ -251,7 +251,7 @@ class PoseVAE(SphericalVAE):
         """Images -> (reconstruction [N, C, H, H], turned as they came, the content's posterior, its sample [N, d])."""
         content, pose = self.posteriors(images)
         z = content.rsample()
-        return self._drawn(z, pose), content, z
+        return self.drawn(z, pose), content, z
 
 
 def degrees(directions: Tensor) -> Tensor:

@@ -87,9 +87,3 @@ def patches(picture: Tensor, size: int, step: int) -> Tensor:
 def turned_back(clusters: Tensor, degrees: float) -> Tensor:
     """A map of clusters [H, H] of a picture that was turned by ``degrees``, as a map of the picture before."""
     return rotate(one_hot(clusters).permute(2, 0, 1)[None].float(), -degrees)[0].argmax(0)
-
-
-def inside(side: int, radius: float) -> Tensor:
-    """[side, side]: which points of a grid lie within a disc around its centre; ``radius`` in steps of the grid."""
-    centred = torch.arange(side) - (side - 1) / 2
-    return centred[:, None] ** 2 + centred[None] ** 2 <= radius**2

@@ -28,8 +28,8 @@ class OnWhite(PoseVAE):
         ink = ((1 - images) / INK.to(images)).mean(1, keepdim=True).clamp(0, 1)
         return super().posteriors(functional.interpolate(ink, size=28, mode="bilinear", antialias=True).clamp(0, 1))
 
-    def _drawn(self, z, pose):
-        ink = functional.interpolate(super()._drawn(z, pose).clamp(0, 1), size=SIDE, mode="bilinear")
+    def drawn(self, z, pose):
+        ink = functional.interpolate(super().drawn(z, pose).clamp(0, 1), size=SIDE, mode="bilinear")
         return 1 - ink * INK.to(ink)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from gvae_core import rotate
 from gvae_core.report import sheets, specimens
+from gvae_core.rotation import in_disc
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_clusters_turned_along_are_turned_back():
     kinds[:15], kinds[20:, 25:] = 1, 2
     assert torch.equal(specimens.turned_back(torch.rot90(kinds), 90), kinds)
     along = rotate(torch.nn.functional.one_hot(kinds).permute(2, 0, 1)[None].float(), 37)[0].argmax(0)
-    disc = specimens.inside(41, 18)
+    disc = in_disc(41, 18)
     assert disc.sum() == pytest.approx(np.pi * 18**2, rel=0.02)
     assert (
         (specimens.turned_back(along, 37) == kinds)[disc].float().mean() > 0.95 > (along == kinds)[disc].float().mean()
