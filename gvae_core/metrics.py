@@ -210,14 +210,15 @@ def resultant(degrees: Tensor) -> float:
     return torch.hypot(radians.cos().mean(), radians.sin().mean()).item()
 
 
-def _mean_direction(degrees: Tensor) -> float:
+def mean_direction(degrees: Tensor) -> float:
+    """Direction in degrees of the mean of the unit vectors at angles [N]."""
     radians = torch.deg2rad(degrees.double())
     return math.degrees(math.atan2(radians.sin().mean(), radians.cos().mean()))
 
 
 def _up_to_an_offset(found: Tensor, true: Tensor) -> Tensor:
     """Distances [N] (degrees) of found - true from their mean direction."""
-    return wrapped(found - true - _mean_direction(found - true)).abs()
+    return wrapped(found - true - mean_direction(found - true)).abs()
 
 
 def poses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,7 +253,7 @@ def less_class_offset(found: Tensor, true: Tensor, labels: Tensor) -> Tensor:
     relative = found.clone()
     for label in labels.unique():
         chosen = labels == label
-        relative[chosen] -= _mean_direction((found - true)[chosen])
+        relative[chosen] -= mean_direction((found - true)[chosen])
     return wrapped(relative)
 
 

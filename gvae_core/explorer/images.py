@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .snapshot import YARDSTICK_IMAGES, yardstick_sample
+from .tiles import border
 
 MNIST_SIDE = 28
 
@@ -77,8 +78,7 @@ class Images:
     def on_black(self) -> bool:
         """Whether the borders are black, so that images can be shown as squares at any angle."""
         images, _ = self.sample
-        border = torch.cat((images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]), -1)
-        return (border > 0.1).float().mean().item() < 0.02
+        return (border(images) > 0.1).float().mean().item() < 0.02
 
 
 def _shape(images: object) -> list[int]:

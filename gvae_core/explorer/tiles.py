@@ -97,6 +97,11 @@ class Tiles:
         return placed.squeeze(-1).numpy()
 
 
+def border(images: Tensor) -> Tensor:
+    """The pixels along the four sides of images [N, C, H, H]: [N, C, 4 H]."""
+    return torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
+
+
 def thumbnail(image: Tensor, largest: int) -> bytes:
     """An image [1, C, H, H] in [0, 1] as PNG of at most so many pixels a side."""
     side = min(image.shape[-1], largest)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..metrics import angle_between, squared_error
+from ..metrics import angle_between, mean_direction, squared_error
 from ..rotation import rotate, wrapped
 from .snapshot import Answer, Snapshot
-from .tiles import Tiles, png
+from .tiles import Tiles, border, png
 
 STEP = 5  # degrees between the points of the plots and between the saved page's views
 ANGLES = tuple(range(-180, 181, STEP))
@@ -52,8 +52,7 @@ class Found:
     @property
     def mean(self) -> float:
         """Direction of the mean of the angles' unit vectors, in degrees."""
-        radians = torch.deg2rad(self.angles.double())
-        return torch.rad2deg(torch.atan2(radians.sin().sum(), radians.cos().sum())).item()
+        return mean_direction(self.angles)
 
 
 @dataclass(frozen=True)
@@ -276,5 +275,4 @@ class Turn:
 
 def _background(images: Tensor) -> Tensor:
     """Median along the border of each image and channel [N, C, H, H]: [N, C, 1, 1]."""
-    edges = [images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]]
-    return torch.cat(edges, -1).median(-1).values[..., None, None]
+    return border(images).median(-1).values[..., None, None]
