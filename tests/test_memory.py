@@ -11,7 +11,7 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="anot
 
 
 def page_faults() -> int:
-    """Of a few tensors of 64 MiB, one after the other."""
+    """Of four tensors of 64 MiB, one after the other."""
     resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
@@ -25,7 +25,8 @@ def test_freed_memory_is_used_again():
     with blocks_kept():
         page_faults()  # the process grows
         inside = page_faults()
-    assert inside < before / 4 and page_faults() > before / 2
+    # afterwards the first of the four finds no page left; the others may use its block again
+    assert inside < before / 8 and page_faults() > before / 8
 
 
 def test_nothing_happens_without_glibc(monkeypatch):

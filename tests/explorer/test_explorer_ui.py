@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 import re
@@ -23,6 +24,7 @@ from examples import TINY_SGVAE, TINY_SVAE
 from own_images import own_images, own_model, pose_model
 from PIL import Image
 from playwright.sync_api import Page
+from playwright.sync_api import TimeoutError as BrowserTimeout
 from torch.nn import functional
 
 from gvae_core import rotate, run
@@ -313,12 +315,12 @@ def latency(page: Page) -> list[float]:
     """Milliseconds from a mouse move on the slider to the new picture being loaded, of 20 moves."""
     page.evaluate(
         f"""() => {{
-            window.times = []; let moved = null;
-            document.addEventListener("mousemove", () => {{ moved = performance.now(); }}, true);
-            document.addEventListener("pointermove", () => {{ moved = performance.now(); }}, true);
+            window.times = []; window.moved = null;
+            document.addEventListener("mousemove", () => {{ window.moved = performance.now(); }}, true);
+            document.addEventListener("pointermove", () => {{ window.moved = performance.now(); }}, true);
             document.querySelector("{PICTURE}").addEventListener("load", () => {{
-                if (moved !== null) window.times.push(performance.now() - moved);
-                moved = null;
+                if (window.moved !== null) window.times.push(performance.now() - window.moved);
+                window.moved = null;
             }});
         }}"""
     )
@@ -327,7 +329,8 @@ def latency(page: Page) -> list[float]:
     page.mouse.down()
     for step in range(1, 21):
         page.mouse.move(x + 5 * step, y)
-        page.wait_for_timeout(150)
+        with contextlib.suppress(BrowserTimeout):  # a move that changes no degree loads no picture
+            page.wait_for_function("window.moved === null", timeout=2000)
     page.mouse.up()
     return page.evaluate("window.times")
 
