@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +51,10 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--outputs", type=user_path, default=outputs_directory(),
         metavar="DIR", help="default: the environment variable GVAE_OUTPUTS, or else outputs",
+    )  # fmt: skip
+    report.add_argument(
+        "--workers", type=_count, default=min(os.cpu_count() or 1, 4), metavar="N",
+        help="notebooks at a time, each with its share of the cores; default: as many as cores, at most 4",
     )  # fmt: skip
     report.add_argument("--fresh", action="store_true", help="execute also notebooks that have not changed since")
 
@@ -143,7 +148,7 @@ def _report(args: argparse.Namespace) -> int:
     _end_like_ctrl_c()
     try:
         jobs = plan(args.notebooks, args.profile, args.only, dict(args.parameters))
-        return report(jobs, args.outputs, args.profile, fresh=args.fresh)
+        return report(jobs, args.outputs, args.profile, fresh=args.fresh, workers=args.workers)
     except (ValueError, OSError) as error:  # an OSError: the outputs folder cannot be written
         args.error(str(error))
 

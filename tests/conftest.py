@@ -13,6 +13,24 @@ import gvae_core.mnist
 from gvae_core.mnist import load_splits
 
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before a test or a process of its own starts threads
+    share = max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    torch.set_num_threads(share)
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return min(os.cpu_count() or 1, 4)  # of 1 GB and more each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file share its fixtures, so one process runs them; it runs all files that look at the report."""
+    with_report = {item.path for item in items if "smoke_report" in item.fixturenames}
+    for item in items:
+        group = "report" if item.path in with_report else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def digits() -> gvae_core.mnist.Digits:
     """Real test digits."""
@@ -33,7 +51,7 @@ def smoke_report(tmp_path_factory) -> SimpleNamespace:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [Path(sys.executable).parent / "gvae", "report", "--profile", "smoke", "--outputs", outputs],
-        capture_output=True, text=True, timeout=540,
+        capture_output=True, text=True, timeout=1000,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

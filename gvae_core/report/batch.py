@@ -10,11 +10,15 @@ from __future__ import annotations
 import ast
 import difflib
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import jupytext
@@ -125,7 +129,7 @@ def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping
     return jobs
 
 
-def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = False) -> int:
+def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = False, workers: int = 1) -> int:
     """Execute the notebooks and write `outputs`/executed/`profile`/{*.ipynb, *.html, index.html}.
 
     Parameters
@@ -134,6 +138,8 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = Fa
     outputs : folder of everything the run produces; the kernels see it as `GVAE_OUTPUTS`
     profile : names the folder
     fresh : execute also what has not changed since it was executed without an error
+    workers : notebooks that are executed at a time, each with its share of the cores; runs that two of them need are
+        computed once
 
     Returns
     -------
@@ -142,12 +148,20 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = Fa
     outputs = outputs.expanduser().resolve()
     folder = outputs / "executed" / profile
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{len(jobs)} notebooks, profile {profile}, into {_relative(folder)}")
+    workers = min(workers, len(jobs))
+    print(f"{len(jobs)} notebooks, profile {profile}, into {_relative(folder)}", flush=True)
     start = time.monotonic()
-    for number, job in enumerate(jobs, 1):
-        _run(job, f"[{number}/{len(jobs)}] {job.name}", folder, outputs, fresh)
-        if job.result == STOPPED:
-            break
+    names = [f"[{number}/{len(jobs)}] {job.name}" for number, job in enumerate(jobs, 1)]
+    if workers > 1:
+        # Small networks on two threads are hardly faster than on one: two notebooks are.
+        threads = str(max(1, (os.cpu_count() or 1) // workers))
+        calls = [(job, name, folder, outputs, fresh, threads) for job, name in zip(jobs, names)]
+        jobs = _side_by_side(calls, workers)
+    else:
+        for job, name in zip(jobs, names):
+            _run(job, name, folder, outputs, fresh)
+            if job.result == STOPPED:
+                break
     index = _write_index(folder, jobs, profile, outputs)
     _summarise(jobs, index, time.monotonic() - start)
     results = {job.result for job in jobs}
@@ -217,7 +231,53 @@ def _relative(path: Path) -> str:
 # --- executing one notebook -------------------------------------------------------------
 
 
-def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
+def _side_by_side(calls: Sequence[tuple], workers: int) -> list[Job]:
+    """`_run` with each call's arguments, so many at a time in processes of their own; the jobs as they ended."""
+    # a fork has all imports; elsewhere than on Linux it may crash
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    jobs, waiting, running = [call[0] for call in calls], deque(enumerate(calls)), {}
+    stopped = False
+
+    def take(pipe: Connection) -> None:
+        index, process = running.pop(pipe)
+        try:
+            jobs[index] = pipe.recv()
+        except EOFError:  # killed, or out of memory
+            process.join()
+            jobs[index].result = FAILED
+            jobs[index].problems.append(f"{jobs[index].name}: its process ended with status {process.exitcode}")
+            print(f"{calls[index][1]}: {FAILED}", flush=True)
+        process.join()
+
+    while running or (waiting and not stopped):
+        try:
+            while waiting and not stopped and len(running) < workers:
+                index, call = waiting.popleft()
+                pipe, send = context.Pipe(duplex=False)
+                process = context.Process(target=_in_process, args=(send, *call))
+                running[pipe] = index, process
+                process.start()
+                send.close()
+            for pipe in wait(list(running)):
+                take(pipe)
+        except KeyboardInterrupt:
+            if not stopped:
+                for _, process in running.values():
+                    os.kill(process.pid, signal.SIGINT)
+            stopped = True
+    return jobs
+
+
+def _in_process(send: Connection, job: Job, *rest: object) -> None:
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal is for the parent, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _run(job, *rest)
+    job.notebook = None  # is on disk
+    send.send(job)
+
+
+def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads: str = "") -> None:
     executed, page, receipt = (folder / f"{job.name}{end}" for end in (".ipynb", ".html", ".receipt.json"))
     digest = receipts.digest(job.notebook, job.parameters, outputs) if job.notebook else ""
     if not fresh and executed.exists() and page.exists() and receipts.is_current(receipt, digest, outputs):
@@ -226,12 +286,14 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
         return
     for old in (receipt, executed, page):  # no page is better than one of another run
         old.unlink(missing_ok=True)
-    if not sys.stdout.isatty():
+    if threads or not sys.stdout.isatty():
         print(f"{name} ...", flush=True)
     start = time.monotonic()
     try:
         if job.notebook:
-            _execute(job, executed, outputs, dict(desc=name, file=sys.stdout, leave=False, disable=None))
+            # the bars of several would write over each other
+            progress = dict(desc=name, file=sys.stdout, leave=False, disable=True if threads else None)
+            _execute(job, executed, outputs, progress, {"OMP_NUM_THREADS": threads} if threads else {})
         if executed.exists():
             try:
                 write_page(
@@ -254,8 +316,9 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool) -> None:
         print(f"      {line}")
 
 
-def _execute(job: Job, executed: Path, outputs: Path, progress: dict) -> None:
+def _execute(job: Job, executed: Path, outputs: Path, progress: dict, settings: Mapping[str, str]) -> None:
     environment = {
+        **settings,
         **os.environ,
         "GVAE_OUTPUTS": str(outputs),
         # a backend set for plain scripts (Agg) would leave the figures out of the notebook

@@ -262,34 +262,64 @@ def test_the_source_of_a_pair_is_executed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_says_what_was_done(tmp_path, sign):
+@pytest.mark.parametrize(("sign", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_interrupt_says_what_was_done(tmp_path, sign, workers):
     wait = """
-pid = os.environ["GVAE_OUTPUTS"] + "/pid"
+pid = os.environ["GVAE_OUTPUTS"] + f"/pid{number}"
 with open(pid + "~", "w") as file:
     file.write(str(os.getpid()))
 os.rename(pid + "~", pid)
 time.sleep(60)"""
-    notebooks = write_notebooks(tmp_path / "notebooks", {"a": ["1"], "b": ["import os, time", wait], "c": []})
+    waiting = {f"b{number}": [f"import os, time\nnumber = {number}", wait] for number in range(workers)}
+    notebooks = write_notebooks(tmp_path / "notebooks", {"a": ["1"], **waiting, "c": []})
     process = subprocess.Popen(
-        command("--notebooks", notebooks, "--outputs", tmp_path), stdout=subprocess.PIPE,
+        command("--notebooks", notebooks, "--outputs", tmp_path, "--workers", workers), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
         # under nohup, or behind a shell's &, the tests ignore SIGINT, and a child would inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    while not (tmp_path / "pid").exists():
+    pids = [tmp_path / f"pid{number}" for number in range(workers)]
+    while not all(pid.exists() for pid in pids):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(sign)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert re.search(r"^a +ok ", output, re.MULTILINE)
-    assert re.search(r"^b +stopped +4/4 ", output, re.MULTILINE)
+    for number in range(workers):
+        assert re.search(rf"^b{number} +stopped +4/4 ", output, re.MULTILINE)
+        assert f"stopped b{number}, cell 4 (`pid = os.environ[" in output
     assert re.search(r"^c +not run ", output, re.MULTILINE)
-    assert "stopped b, cell 4 (`pid = os.environ[" in output and "`): interrupted\n" in output
+    assert "`): interrupted\n" in output
     assert errors == ""
-    with pytest.raises(ProcessLookupError):  # the kernel is gone
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):  # the kernel is gone
+            os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.slow
+def test_two_notebooks_at_a_time(tmp_path):
+    """Each waits for the other, and has its share of the cores; one whose process is killed fails alone."""
+    meet = """
+import os, pathlib, time, torch
+folder = pathlib.Path(os.environ["GVAE_OUTPUTS"])
+(folder / own).touch()
+while not (folder / other).exists():
+    time.sleep(0.05)
+print("threads", torch.get_num_threads())"""
+    kill = (
+        "import os, signal, psutil\npsutil.Process().parent().send_signal(signal.SIGKILL)\nimport time; time.sleep(30)"
+    )
+    pairs = {"a": ["own, other = 'a', 'b'", meet], "b": ["own, other = 'b', 'a'", meet], "c": [kill], "d": []}
+    notebooks = write_notebooks(tmp_path / "notebooks", pairs)
+    run = command("--notebooks", notebooks, "--outputs", tmp_path, "--workers", 2)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment)
+    states = dict(re.findall(r"^([abcd]) +(ok|FAILED) ", done.stdout, re.MULTILINE))
+    assert states == {"a": "ok", "b": "ok", "c": "FAILED", "d": "ok"}
+    assert "FAILED c: its process ended with status -9" in done.stdout and done.returncode == 1
+    pages = [(tmp_path / "executed" / "quick" / f"{name}.html").read_text() for name in "ab"]
+    assert all(f"threads {max(1, os.cpu_count() // 2)}\n" in page for page in pages)
 
 
 def test_help_imports_nothing_heavy():
