@@ -12,7 +12,6 @@ import torch
 import gvae_core.mnist
 from gvae_core.mnist import load_splits
 
-
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before a test or a process of its own starts threads
     share = max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     torch.set_num_threads(share)
