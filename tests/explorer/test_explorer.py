@@ -981,7 +981,8 @@ def test_a_burst_of_events_builds_no_backlog_in_a_real_kernel(tmp_path, monkeypa
         manager.shutdown_kernel(now=True)
     views, threads, message, shown = final
     assert pending[1] == 179  # every event was taken in
-    assert views[-1] == 179 and len(views) < 120 and views == sorted(views)
+    assert views[-1] == 179 and views == sorted(views)
+    assert len(views) - pending[0] < 20  # what is left to draw after the last event
     assert all(thread.startswith("explorer_") for thread in threads) and message == "" and shown
 
 

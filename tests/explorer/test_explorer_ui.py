@@ -261,9 +261,12 @@ def play_all_controls(page: Page) -> None:
     page.get_by_role("button", name="another one").click()
     others = after(page, upright)
     page.locator(".gvae .gvae-pick", has_text="4").click()
-    assert after(page, others).shape[2] < upright.shape[2]  # one digit less
+    fewer = after(page, others)
+    assert fewer.shape[2] < upright.shape[2]  # one digit less
     page.locator(".gvae .gvae-pick", has_text="4").click()
     models = page.locator(".gvae .widget-dropdown select").first
+    before = after(page, fewer)
+    assert before.shape == upright.shape
     before = settled(page)
     names = [name.replace("\xa0", " ") for name in models.locator("option").all_text_contents()]
     models.select_option(index=next(index for index, name in enumerate(names) if "d = 3" in name))

@@ -342,7 +342,7 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
         done = subprocess.run(
             command("--notebooks", notebooks, "--outputs", outputs, *arguments), capture_output=True, text=True
         )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("[") and "..." not in line]
+        lines = sorted(line for line in done.stdout.splitlines() if line.startswith("[") and "..." not in line)
         return ["unchanged" not in line for line in lines]
 
     assert executed() == [True, True]
