@@ -13,6 +13,7 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -89,13 +90,20 @@ def test_smoke_report_of_all_notebooks(smoke_report):
 
 
 @pytest.mark.slow
-def test_plain_papermill_runs_a_notebook(smoke_report, tmp_path):
-    parameters = ["-p", "profile", "smoke"]
+def test_plain_papermill_runs_a_notebook_on_a_folder_of_images(smoke_report, digits, tmp_path):
+    for label in range(3):
+        (tmp_path / "images" / f"a {label}").mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.labels == label][:20]):
+            pixels = Image.fromarray((255 * image[0]).byte().numpy())
+            pixels.save(tmp_path / "images" / f"a {label}" / f"{number}.png")
+    parameters = ["-p", "profile", "smoke", "-p", "folder", tmp_path / "images", "-p", "size", "28"]
     result = subprocess.run(
-        [BIN / "papermill", "notebooks/04_table2.ipynb", tmp_path / "out.ipynb", *parameters],
+        [BIN / "papermill", "notebooks/08_no_upright.ipynb", tmp_path / "out.ipynb", *parameters],
         cwd=ROOT, env={**os.environ, "GVAE_OUTPUTS": str(smoke_report.outputs)}, capture_output=True, text=True,
         timeout=240,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    assert any(cell.outputs for cell in executed.cells if cell.cell_type == "code")
+    said = "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
+    assert "60 images of 28 pixels" in said
+    assert re.search(r"^codes: [\d.]+% named right, [\d.]+% after another turn\npixels: ", said, re.MULTILINE)
