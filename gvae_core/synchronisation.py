@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .rotation import in_disc, rotate, wrapped
 
-_STEPS = 300  # of the power iteration that finds hands
+_STEPS, _RANK = 1_000, 5  # of the power iteration that finds hands
 _ROWS = 50  # images compared with all others at a time: memory grows with N, not with N^2
 
 
@@ -109,7 +109,7 @@ def common_handedness(images: Tensor, *, neighbours: int = 10, turns: int = 24, 
     half = sparse.coo_matrix((weights.flatten().numpy(), (row, found.flatten().numpy())), (count, count)).tocsr()
     connection = half + half.T
     connection += sparse.diags(abs(connection).sum(axis=1).A1)  # so that no step swaps the vectors of two images
-    vectors = np.random.default_rng(0).normal(size=(count, 3))
+    vectors = np.random.default_rng(0).normal(size=(count, _RANK))
     for _ in range(_STEPS):
         vectors = connection @ vectors
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12

@@ -133,21 +133,22 @@ def pose_numbers(
     gives these images without the model; ``coverage``: of the 90 % arcs, which should hold just those angles.
 
     With the group O(2) angles are those of the images mirrored to be right-handed. ``hand_kept`` is the share whose hand is
-    that of the upright copy, ``hand_by_class`` the share of a class that has its commoner hand; of mirrored digits both are
-    the same, as their hands are the others exactly.
+    that of the upright copy, and only there the ``angle_errors`` are; ``hand_by_class`` is the share of a class that has
+    its commoner hand.
     """
     found, half_widths = metrics.poses(model, turned)
     upright, _ = metrics.poses(model, images)
-    of_hands = {}
+    of_hands, kept = {}, torch.ones_like(angles, dtype=torch.bool)
     if getattr(model, "handed", False):
         hands = metrics.handedness(model, turned)
-        of_hands["hand_kept"] = (hands == metrics.handedness(model, images)).double().mean().item()
+        kept = hands == metrics.handedness(model, images)
+        of_hands["hand_kept"] = kept.double().mean().item()
         by_class = (hands[labels == label].mean().item() for label in range(10))
         of_hands["hand_by_class"] = [(1 + abs(mean)) / 2 for mean in by_class]
         turned, found, upright, angles = mirrored(turned, hands), hands * found, hands * upright, hands * angles
     common = common_orientation(turned, sweeps=2)
     return of_hands | {
-        "angle_errors": metrics.angle_errors(found - upright, angles),
+        "angle_errors": metrics.angle_errors((found - upright)[kept], angles[kept]),
         "resultant_by_class": metrics.resultant_by_class(found - angles, labels),
         "resultant_by_class_synchronised": metrics.resultant_by_class(common - angles, labels),
         "coverage": metrics.coverage(found, half_widths, common),
