@@ -26,14 +26,16 @@ from .files import cache_folder, user_path
 from .images import SIZES, ImageSet, as_floats
 from .metrics import BATCH
 from .models import ImageFormat, PoseVAE, load_model, save_model, sgvae
-from .models.autoencoders import degrees
+from .models.autoencoders import degrees, hands
+from .rotation import mirrored
 from .runs.run import repeatable, resolve_device
-from .synchronisation import common_orientation, orientation_among
+from .synchronisation import common_handedness, common_orientation, handedness_among, orientation_among
 from .training import Losses, Schedule, fit, pose_losses
 
 LEAST = 16  # images to learn from
 SEEN = 60_000  # images that a training without ``epochs`` sees, but every one at least once
 NETWORK = dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96, dropout=0.0, inner_dropout=0.0)
+REFLECTING = dict(group="O(2)", fields=(12, 22, 32))  # as many parameters, for 1.8 times the time
 _END = 0.03  # of the learning rate is left at the end
 _ROUND = 4_000  # images at most between two states on disk
 _MEASURED = 2_000  # images whose background and spread stand for all
@@ -42,7 +44,7 @@ _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
 _VERSION = 1  # raised by hand when the same images and parameters would give another model
 
-Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]  # codes [N, d], angles and spread [N] in degrees
+Numbers = tuple[np.ndarray, ...]  # codes [N, d], angles and spread [N] in degrees, with reflections hands [N], 1 or -1
 
 
 class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
@@ -59,7 +61,9 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     minutes : limit of the whole `fit`, within which the learning rate comes to its end; then a second fit need not
         give the same codes. None: no limit
     beta, learning_rate, batch_size : see `training.pose_losses` and `training.Schedule`
-    network : arguments of `models.sgvae` that differ from `NETWORK`
+    reflections : codes do not see either whether an image is mirrored, which `handedness` says; canonical views are
+        mirrored back
+    network : arguments of `models.sgvae` that differ from `NETWORK`, with reflections from `REFLECTING`
     seed : of everything random; the same seed gives the same codes, on one machine and number of threads
     device : cpu, cuda, cuda:N, or auto: a GPU if there is one
     progress : show a bar
@@ -79,6 +83,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         beta: float = 0.1,
         learning_rate: float = 0.005,
         batch_size: int = 50,
+        reflections: bool = False,
         network: Mapping[str, object] | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -90,6 +95,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         self.beta = beta
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.reflections = reflections
         self.network = network
         self.seed = seed
         self.device = device
@@ -122,7 +128,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
 
     def key(self, images: ImageSet | np.ndarray | Tensor) -> str:
         """Name of what `fit` gives: the hash of images, parameters and versions."""
-        parameters = self.get_params(deep=False) | {name: version(name) for name in ("torch", "escnn")}
+        parameters = self._parameters() | {name: version(name) for name in ("torch", "escnn")}
         parameters = {name: value for name, value in parameters.items() if name not in ("device", "progress")}
         digest = hashlib.sha256(json.dumps([_VERSION, parameters], sort_keys=True, default=repr).encode())
         pixels = _checked(images)
@@ -130,6 +136,10 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         for part in pixels.split(1_000):
             digest.update(part.cpu().numpy().tobytes())
         return digest.hexdigest()[:24]
+
+    def _parameters(self) -> dict[str, object]:
+        """Without ``reflections`` as before there were any, for keys and files."""
+        return {name: value for name, value in self.get_params(deep=False).items() if name != "reflections" or value}
 
     def _fit(self, pixels: Tensor, start: float, state_file: Path) -> None:
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.seed))
@@ -140,9 +150,9 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         images = ImageFormat.measured(sample)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = NETWORK | dict(self.network or {})
+            network = NETWORK | (REFLECTING if self.reflections else {}) | dict(self.network or {})
             model = sgvae(self.latent_dim, pose=True, images=images, **network).to(pixels.device)
-        common = _orientations(pixels, train, images)
+        common = _orientations(pixels, train, images, model.handed)
         batch = min(self.batch_size, len(train))
         seen = self.epochs * len(train) if self.epochs else max(SEEN, len(train))
         a_round = batch * math.ceil(min(seen / 20, _ROUND) / batch)  # so that no batch is smaller
@@ -150,27 +160,34 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         left = None if self.minutes is None else max(60 * self.minutes - (time.perf_counter() - start), 1.0)
         schedule = Schedule(rounds, self.learning_rate, _END ** (1 / rounds), 1e-5, batch, a_round, left)
 
-        def losses(index: Tensor, common: Tensor | None = None) -> Losses:
-            return pose_losses(model, as_floats(pixels[index]), common, beta=self.beta)
+        def losses(index: Tensor, *common: Tensor) -> Losses:
+            return pose_losses(model, as_floats(pixels[index]), *common, beta=self.beta)
 
         loop = dict(seed=self.seed, state_file=state_file, progress=self.progress)
-        self.history_ = fit(model, losses, (train, common), (validation,), schedule, **loop)
+        self.history_ = fit(model, losses, (train, *common), (validation,), schedule, **loop)
         self.model_ = model
 
     def transform(self, images: ImageSet | np.ndarray | Tensor) -> np.ndarray:
         """Codes [N, latent_dim], unit vectors that do not see how an image is turned."""
-        return np.concatenate([codes for codes, _, _ in self.numbers(images)])
+        return np.concatenate([codes for codes, *_ in self.numbers(images)])
 
     def poses(self, images: ImageSet | np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
         """How images are turned: degrees [N], counter-clockwise, and half the arc that holds 90 % of the posterior, [N].
 
         Angles are against an orientation that training found. An image that looks alike after a turn has a wide arc.
         """
-        _, angles, spread = zip(*self.numbers(images))
+        _, angles, spread, *_ = zip(*self.numbers(images))
         return np.concatenate(angles), np.concatenate(spread)
 
+    def handedness(self, images: ImageSet | np.ndarray | Tensor) -> np.ndarray:
+        """Hands of images, 1 or -1, [N]: an image and its mirror image differ in it, and in the angle.
+
+        Which is which training found. An image that is its own mirror image has either. ValueError without reflections.
+        """
+        return torch.cat([*self._each(PoseVAE.handedness, images)]).cpu().numpy()
+
     def canonical(self, images: ImageSet | np.ndarray | Tensor) -> Tensor:
-        """Images [N, C, H, H], each turned back by its angle, to the orientation common to all."""
+        """Images [N, C, H, H], each turned back by its angle, with reflections mirrored back too, so that all lie alike."""
         return torch.cat([*self._each(PoseVAE.canonical, images)]).clamp(0, 1).cpu()
 
     def reconstruct(self, images: ImageSet | np.ndarray | Tensor) -> Tensor:
@@ -199,7 +216,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write model, scale and parameters to a ``.safetensors`` file, whole or not at all."""
         check_is_fitted(self)
-        parameters = json.loads(json.dumps(self.get_params(deep=False), default=dict))
+        parameters = json.loads(json.dumps(self._parameters(), default=dict))
         about = {"parameters": parameters, "scale": self.scale_, "key": self.key_, "history": self.history_}
         save_model(self.model_, user_path(path), embedding=about)
 
@@ -238,8 +255,11 @@ def _checked(images: ImageSet | np.ndarray | Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _orientations(pixels: Tensor, chosen: Tensor, images: ImageFormat) -> Tensor:
-    """How the chosen images are turned against one common orientation, degrees: the first by all pairs, the rest by those."""
+def _orientations(pixels: Tensor, chosen: Tensor, images: ImageFormat, handed: bool = False) -> tuple[Tensor, ...]:
+    """How the chosen images are turned against one common orientation, degrees, and if ``handed`` their hands before that.
+
+    The first by all pairs, the rest by those.
+    """
 
     def small(indices: Tensor) -> Tensor:
         batches = (
@@ -249,14 +269,20 @@ def _orientations(pixels: Tensor, chosen: Tensor, images: ImageFormat) -> Tensor
 
     first, rest = chosen[:_SYNCHRONISED], chosen[_SYNCHRONISED:]
     views = small(first)
+    hand = common_handedness(views) if handed else torch.ones(len(views))
+    views = mirrored(views, hand)
     angles = common_orientation(views, sweeps=2)
-    known = views[:_KNOWN], angles[:_KNOWN]
-    return torch.cat([angles, *(orientation_among(small(part), *known) for part in rest.split(_KNOWN))])
+    known, found = (views[:_KNOWN], angles[:_KNOWN]), [(angles, hand)]
+    for views in map(small, rest.split(_KNOWN)):
+        hand = handedness_among(views, known[0]) if handed else torch.ones(len(views))
+        found.append((orientation_among(mirrored(views, hand), *known), hand))
+    return tuple(torch.cat(parts) for parts in zip(*found))[: 1 + handed]
 
 
 def _numbers(model: PoseVAE, batch: Tensor) -> Numbers:
-    content, pose = model.posteriors(batch)
-    return tuple(part.cpu().numpy() for part in (content.mode, degrees(pose.loc), pose.cap_angle(0.9)))
+    content, pose, *hand = model.posteriors(batch)
+    parts = (content.mode, degrees(pose.loc), pose.cap_angle(0.9), *map(hands, hand))
+    return tuple(part.cpu().numpy() for part in parts)
 
 
 def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str) -> Iterator[Numbers]:

@@ -226,6 +226,11 @@ def poses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return _in_batches(model, lambda batch: torch.stack(model.poses(batch), 1), images).unbind(1)
 
 
+def handedness(model: nn.Module, images: Tensor) -> Tensor:
+    """`PoseVAE.handedness` in eval mode, batch by batch: 1 or -1, [N]."""
+    return _in_batches(model, model.handedness, images)
+
+
 def angle_errors(found: Tensor, true: Tensor) -> dict[str, float]:
     """How well angles [N] (degrees) are recovered, up to one offset that all share.
 

@@ -72,6 +72,11 @@ def turn(images: Tensor, degrees: float | Tensor) -> Tensor:
     return _interpolate(images, _angles(degrees, len(images)))
 
 
+def mirrored(images: Tensor, hands: Tensor) -> Tensor:
+    """Images [N, C, H, W], those whose hand, of [N], is negative mirrored at the horizontal axis: upside down."""
+    return torch.where(hands[:, None, None, None] < 0, images.flip(2), images)
+
+
 def random_angles(count: int, seed: int) -> Tensor:
     """`count` >= 0 angles uniformly from [-180, 180) degrees: [count], float32, on the CPU.
 

@@ -19,17 +19,17 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Bernoulli, kl_divergence
 from tqdm import tqdm
 
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .memory import blocks_kept
 from .models import evaluating
-from .models.autoencoders import PoseVAE, degrees
+from .models.autoencoders import PoseVAE, degrees, hands
 from .models.inputs import MNIST_FORMAT
 from .models.spatial import SpatialVAE
-from .rotation import rotate, turn
-from .synchronisation import common_orientation
+from .rotation import mirrored, rotate, turn
+from .synchronisation import common_handedness, common_orientation
 from .vmf import HypersphericalUniform, VonMisesFisher
 
 PAPER_BATCH = 100  # the papers' loss is a sum over a batch of this many images
@@ -100,7 +100,9 @@ def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float
     return {"loss": PAPER_BATCH * squared_error + beta * kl, "squared_error": squared_error, "kl": kl}
 
 
-def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *, beta: float) -> Losses:
+def pose_losses(
+    model: PoseVAE, images: Tensor, common: Tensor | None = None, handedness: Tensor | None = None, *, beta: float
+) -> Losses:
     """Losses of a `PoseVAE` on images as they came; the target is the image itself, turned as it is.
 
     As in `vae_losses`, but the squared error counts inside the disc that stays in the picture at every angle, the KL
@@ -112,8 +114,15 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
     half a turn apart. Where given, the pose's mode is pulled towards it, ``disagreement`` = 1 - cos(difference), and
     one further away than 45 degrees is replaced by it in the reconstruction; the concentration is fitted to the
     difference by likelihood, ``pose_nll``.
+
+    With the group O(2) comes the KL of the hand to one half, and ``handedness`` [N], 1 or -1 as
+    `synchronisation.common_handedness` finds it, then with ``common`` of the images mirrored by it. The hand learns it by
+    likelihood, ``hand_nll``, and all else from images mirrored to be right-handed: that is the same, as the network is
+    exact for reflections, and a drawing of the wrong hand would blur what the decoder learns.
     """
-    content, pose = model.posteriors(images)
+    if handedness is not None:
+        images = mirrored(images, handedness)
+    content, pose, *hand = model.posteriors(images, right_handed=handedness is not None)
     direction, losses = pose.loc, {}
     if common is not None:
         radians = torch.deg2rad(common)
@@ -123,12 +132,19 @@ def pose_losses(model: PoseVAE, images: Tensor, common: Tensor | None = None, *,
         law = VonMisesFisher(direction.detach(), pose.concentration, validate_args=False)
         losses["pose_nll"] = -law.log_prob(towards).mean()
         direction = torch.where((cosine > math.cos(math.radians(45)))[:, None], direction, towards)
-    canvas = turn(model.decode_canvas(content.rsample()), degrees(direction))
-    squared_error = _per_canvas((canvas - model.canvas(images)).square() * model.disc())
+    canvas = model.decode_canvas(content.rsample())
+    if hand and handedness is None:
+        canvas = mirrored(canvas, hands(*hand))
+    squared_error = _per_canvas((turn(canvas, degrees(direction)) - model.canvas(images)).square() * model.disc())
     kl, kl_pose = kl_divergence(content, model.prior).mean(), kl_divergence(pose, HypersphericalUniform(2)).mean()
+    for law in hand:
+        kl_pose = kl_pose + kl_divergence(law, Bernoulli(law.probs.new_tensor(0.5))).mean()
     loss = PAPER_BATCH * squared_error + beta * (kl + kl_pose)
     if common is not None:
         loss = loss + PAPER_BATCH * (ORIENTATION_WEIGHT * losses["disagreement"] + losses["pose_nll"])
+    if handedness is not None:
+        losses["hand_nll"] = F.softplus(-hand[0].logits).mean()
+        loss = loss + PAPER_BATCH * losses["hand_nll"]
     return {"loss": loss, "squared_error": squared_error, "kl": kl, "kl_pose": kl_pose, **losses}
 
 
@@ -183,12 +199,16 @@ def fit_pose(
 ) -> list[dict]:
     """Fit a `PoseVAE` on images [N, C, H, W] that were never upright; see `fit` for the rest, but for ``rotated``.
 
-    First `common_orientation` finds, from the images alone, how they are turned against each other; then the model
-    learns with it, see `pose_losses`.
+    First `common_orientation` finds, from the images alone, how they are turned against each other, with the group O(2)
+    after `common_handedness`; then the model learns with it, see `pose_losses`.
     """
-    common = common_orientation(model.images.turnable(train), sweeps=2)
+    views, handedness = model.images.turnable(train), ()
+    if model.handed:
+        handedness = (common_handedness(views),)
+        views = mirrored(views, *handedness)
+    common = common_orientation(views, sweeps=2)
     losses = functools.partial(pose_losses, model, beta=beta)
-    return fit(model, losses, (train, common), (validation,), schedule, rotated=False, **loop)
+    return fit(model, losses, (train, common, *handedness), (validation,), schedule, rotated=False, **loop)
 
 
 def fit_spatial(

@@ -21,7 +21,7 @@ from gvae_core import RotationAgnosticEmbedding, embedding, load_images, rotate,
 from gvae_core.__main__ import main
 from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.files import cache_folder
-from gvae_core.rotation import random_angles
+from gvae_core.rotation import mirrored, random_angles
 
 NETWORK = dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(4, 4, 4))
 TINY = dict(latent_dim=3, epochs=4, batch_size=16, device="cpu", progress=False, network=NETWORK)
@@ -83,6 +83,27 @@ def test_a_quarter_turn_moves_the_angle_and_not_the_code(fitted, images):
     moved = fitted.poses(turned)[0] - fitted.poses(images)[0]
     assert np.allclose(np.exp(1j * np.deg2rad(moved)), 1j, atol=1e-2)
     assert torch.allclose(fitted.canonical(turned), fitted.canonical(images), atol=0.05)
+
+
+def test_with_reflections_codes_do_not_see_mirror_images(images, tmp_path):
+    reflecting = RotationAgnosticEmbedding(**{**TINY, "epochs": 1}, reflections=True).fit(images)
+    moved = torch.rot90(images.flip(3), 1, (2, 3))
+    codes, hands = reflecting.transform(images), reflecting.handedness(images)
+    assert np.abs(reflecting.transform(moved) - codes).max() < 1e-3
+    assert np.array_equal(reflecting.handedness(moved), -hands) and set(np.abs(hands)) == {1}
+    assert [numbers.shape for numbers in reflecting.poses(images)] == [(40,), (40,)]
+    assert torch.allclose(reflecting.canonical(moved), reflecting.canonical(images), atol=0.05)
+    reflecting.save(tmp_path / "model.safetensors")
+    loaded = RotationAgnosticEmbedding.load(tmp_path / "model.safetensors", "cpu")
+    assert np.array_equal(loaded.handedness(images), hands) and loaded.reflections
+
+
+def test_without_reflections_names_and_files_are_as_before(fitted, images, tmp_path):
+    fitted.save(tmp_path / "model.safetensors")
+    assert "reflections" not in load_tensors(tmp_path / "model.safetensors")[1]["embedding"]["parameters"]
+    assert fitted.key(images) != RotationAgnosticEmbedding(**TINY, reflections=True).key(images)
+    with pytest.raises(ValueError, match=r"expected a model with the group O\(2\)"):
+        fitted.handedness(images)
 
 
 def test_a_seed_gives_the_same_codes_and_another_seed_others(fitted, images):
@@ -200,12 +221,17 @@ def test_more_images_than_are_compared_with_each_other(monkeypatch):
     monkeypatch.setattr(embedding, "_KNOWN", 40)
     pixels, labels = crosses_and_bars(150)
     form = embedding.ImageFormat.measured(pixels / 255)
-    found = embedding._orientations(pixels, torch.arange(150), form)
+    (found,) = embedding._orientations(pixels, torch.arange(150), form)
     apart = torch.deg2rad(found - random_angles(150, 1))
     for label in (0, 1):
         offsets = torch.polar(torch.ones(150), apart)[labels == label]
         assert offsets.mean().abs() > 0.95
         assert (offsets[30:].mean() / offsets[:30].mean()).angle().abs() < 0.2  # radians
+    sides = torch.where(torch.arange(150) % 4 < 2, -1.0, 1.0)
+    turned, hands = embedding._orientations(mirrored(pixels, sides), torch.arange(150), form, handed=True)
+    same = (hands * sides)[::2].mean()  # of the L; the T is its own mirror image
+    apart = torch.deg2rad(turned - same * random_angles(150, 1))[::2]
+    assert same.abs() == 1 and torch.polar(torch.ones(75), apart).mean().abs() > 0.95
 
 
 # --- commands -----------------------------------------------------------------------------------------
@@ -249,6 +275,18 @@ def test_fit_and_embed(folder, tmp_path, tiny_default, capsys):
     assert np.allclose(codes, fitted.transform(own), atol=1e-5)
     assert np.allclose([float(row["angle"]) for row in rows], fitted.poses(own)[0], atol=1e-3, rtol=1e-5)
     assert [path for path in tmp_path.rglob(".*")] == []
+
+
+def test_fit_and_embed_with_reflections(folder, tmp_path, tiny_default, monkeypatch):
+    monkeypatch.setattr(embedding, "REFLECTING", {"group": "O(2)"})
+    model, table = tmp_path / "own.safetensors", tmp_path / "codes.csv"
+    command = ["fit", str(folder), "--out", str(model), "--latent-dim", "3", "--epochs", "1", "--device", "cpu"]
+    assert main([*command, "--reflections"]) == 0
+    assert main(["embed", str(folder), "--model", str(model), "--out", str(table)]) == 0
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert list(rows[0]) == ["name", "label", "angle", "spread", "handedness", "z1", "z2", "z3"] and len(rows) == 40
+    fitted = RotationAgnosticEmbedding.load(model, "cpu")
+    assert np.array_equal([float(row["handedness"]) for row in rows], fitted.handedness(load_images(folder)))
 
 
 @pytest.mark.parametrize(

@@ -201,12 +201,15 @@ def test_codes_of_o2_ignore_mirror_images_with_frames_too(digits):
 
 
 def test_vectors_of_o2_are_mirrored_with_the_image(digits):
+    """And their signs change."""
     sizes = dict(layout="isotropic", invariants=4, frames=2, vectors=3, group="O(2)")
     encoder, images = SteerableEncoder((2, 2, 4), 2, **sizes).double().eval(), digits.images[:4].double()
     with torch.no_grad():
-        (_, upright), (_, mirrored), (_, turned) = map(
+        (_, upright, signs), (_, mirrored, flipped), (_, turned, same) = map(
             encoder.invariants_and_vectors, (images, images.flip(-2), rotate(images, 90))
         )
+    assert signs.shape == (4, 3) and signs.abs().min() > 1e-6
+    assert torch.allclose(flipped, -signs, atol=1e-8) and torch.allclose(same, signs, atol=1e-8)
     assert upright.imag.abs().min() > 1e-6
     assert torch.allclose(mirrored, upright.conj(), atol=1e-5 * upright.abs().max())
     assert torch.allclose(turned, 1j * upright, atol=1e-5 * upright.abs().max())
@@ -350,7 +353,7 @@ def test_fast_layers_give_escnns_numbers(digits, monkeypatch, layout):
         (lambda: sgvae(frequency=2.5), "frequency .* got 2.5"),
         (lambda: sgvae(frames=0), "frames .* at least 1, got 0"),
         (lambda: GCNNClassifier(group="D4"), r"group to be one of SO\(2\), O\(2\), C4, C8; got 'D4'"),
-        (lambda: sgvae(group="O(2)", pose=True), r"group 'SO\(2\)' with pose, got 'O\(2\)'"),
+        (lambda: sgvae(group="C4", pose=True), r"group 'SO\(2\)' or 'O\(2\)' with pose, got 'C4'"),
         (lambda: sgvae(invariants=0), "invariants .* at least 1, got 0"),
         (lambda: sgvae(fields=(2, 2)), r"fields to be 3 whole numbers of at least 1, got \(2, 2\)"),
         (lambda: sgvae(fields=(2, 0, 2)), r"fields .* got \(2, 0, 2\)"),

@@ -6,8 +6,9 @@ from examples import FORMATS, own_images
 
 from gvae_core import metrics
 from gvae_core.models import ImageFormat, PoseVAE, sgvae
-from gvae_core.rotation import random_angles, rotate
-from gvae_core.synchronisation import common_orientation
+from gvae_core.rotation import mirrored, random_angles, rotate
+from gvae_core.runs.kinds import pose_numbers
+from gvae_core.synchronisation import common_handedness, common_orientation, handedness_among
 from gvae_core.training import Schedule, fit_pose, pose_losses
 
 SMALL = dict(latent_dim=4, fields=(2, 2, 4), frequency=2, layout="isotropic", invariants=8, decoder_channels=(8, 8, 8))
@@ -61,6 +62,98 @@ def test_codes_poses_and_views_of_ones_own_images_are_exact_at_quarter_turns(for
         assert torch.allclose(model.canonical(rotate(images, 90)), canonical, atol=1e-4)
         assert torch.allclose(again, rotate(model.reconstruct(images) - 0.9, 90) + 0.9, atol=1e-4)
     assert canonical[..., :2, :2].min() > 0.89 and again[..., :2, :2].min() > 0.89  # white corners, no wedges
+
+
+@pytest.mark.parametrize("frames, fade", [(1, False), (2, True)])
+def test_mirror_images_have_the_same_content_the_other_hand_and_minus_the_angle(digits, frames, fade):
+    images = digits.images[:12].double()
+    form = ImageFormat.measured(images.float()) if fade else ImageFormat()
+    model = sgvae(pose=True, group="O(2)", frames=frames, images=form, **SMALL).double()
+    with torch.no_grad():
+        model(images)  # statistics that are not the initial ones
+        model.eval()
+        angles, half_widths = model.poses(images)
+        hands, logits = model.handedness(images), model.posteriors(images)[2].logits
+        assert set(hands.tolist()) == {1, -1} and torch.equal(hands > 0, logits >= 0)
+        for moved, sign, turned in (
+            (lambda x: x.flip(2), -1, -angles),
+            (lambda x: rotate(x, 90), 1, angles + 90),
+            (lambda x: rotate(x.flip(2), 90), -1, 90 - angles),
+        ):
+            seen = moved(images)
+            assert torch.allclose(model.encode(seen).loc, model.encode(images).loc, atol=1e-5)
+            assert torch.equal(model.handedness(seen), sign * hands)
+            assert torch.allclose(model.posteriors(seen)[2].logits, sign * logits, atol=1e-6)
+            assert wrapped(model.poses(seen)[0] - turned).abs().max() < 0.01
+            assert torch.allclose(model.poses(seen)[1], half_widths, rtol=1e-3)
+            assert torch.allclose(model.canonical(seen), model.canonical(images), atol=1e-3)
+            assert torch.allclose(model.reconstruct(seen), moved(model.reconstruct(images)), atol=1e-3)
+            assert (model.reconstruct(seen) - model.reconstruct(images)).abs().max() > 0.01
+
+
+def test_handedness_needs_the_group_of_reflections(digits, model):
+    with pytest.raises(ValueError, match=r"expected a model with the group O\(2\)"):
+        model.handedness(digits.images[:2])
+
+
+def test_a_loss_with_known_hands_is_that_of_images_mirrored_by_them(digits):
+    model, angles = sgvae(pose=True, group="O(2)", **SMALL), random_angles(16, 0)
+    hands = torch.ones(16)
+    hands[::2] = -1
+    found = []
+    for images, of in ((digits.images[:16], hands), (mirrored(digits.images[:16], hands), torch.ones(16))):
+        torch.manual_seed(0)
+        found.append(pose_losses(model, images, angles, of, beta=0.1))
+    assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-4) for name in found[0])
+    found[0]["loss"].backward()
+    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert "hand_nll" in found[0]
+
+
+def chiral_figures(count: int, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    """Figures 7 and S, half of them mirrored, each at an angle of its own, and what mirrored them."""
+    pictures = torch.zeros(2, 1, 28, 28)
+    pictures[0, 0, 7:21, 15:18] = pictures[0, 0, 7:10, 8:18] = 1
+    pictures[1, 0, 7:21, 12:15] = pictures[1, 0, 7:10, 12:20] = pictures[1, 0, 18:21, 7:15] = (
+        1  # no vector: a half turn
+    )
+    hands = torch.tensor([1.0, 1, -1, -1]).repeat(count // 4)
+    return rotate(mirrored(pictures.repeat(count // 2, 1, 1, 1), hands), random_angles(count, seed)), hands
+
+
+def agreement(found, hands):
+    """Of each figure by itself: whether it is a 7 of one hand or the other is arbitrary."""
+    return [(found * hands)[figure::2].mean().abs().item() for figure in (0, 1)]
+
+
+def test_handedness_is_learned():
+    images, _ = chiral_figures(64)
+    model = sgvae(pose=True, group="O(2)", **SMALL)
+    fit_pose(model, images[:48], images[48:], Schedule(6, 0.02, batch_size=16), beta=0.1, progress=False)
+    more, hands = chiral_figures(40, seed=8)
+    assert min(agreement(metrics.handedness(model, more), hands)) > 0.8
+    numbers = pose_numbers(model, more, torch.arange(40) % 10, more, torch.zeros(40))
+    assert numbers["hand_kept"] == 1 and len(numbers["hand_by_class"]) == 10
+    assert all(0.5 <= share <= 1 for share in numbers["hand_by_class"])
+
+
+def test_synchronisation_finds_one_handedness_a_class(digits):
+    hands = torch.where(torch.rand(len(digits.images)) < 0.5, -1.0, 1.0)
+    images = rotate(mirrored(digits.images, hands), random_angles(len(hands), seed=3))
+    found = common_handedness(images)
+    by_class = [(found * hands)[digits.labels == label].mean().abs() for label in range(10)]
+    assert min(by_class[c] for c in (5, 6, 9)) > 0.8, by_class
+    assert torch.equal(found, common_handedness(images))
+    among = handedness_among(images[300:], mirrored(images, found)[:300])
+    chosen = (digits.labels[300:, None] == torch.tensor([5, 6, 9])).any(1)
+    assert (among == found[300:])[chosen].double().mean() > 0.9
+
+
+def test_synchronisation_of_mirrored_copies_is_exact():
+    images, hands = chiral_figures(48)
+    assert agreement(common_handedness(images), hands) == [1, 1]
+    with pytest.raises(ValueError, match="at least 12 images for 10 neighbours, got 5"):
+        common_handedness(images[:5])
 
 
 def test_training_on_a_white_background_lowers_the_error():

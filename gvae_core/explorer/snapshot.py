@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..metrics import latent_codes, typical_angle
 from ..models import PoseVAE
-from ..models.autoencoders import degrees
+from ..models.autoencoders import degrees, hands
 
 SAMPLE = 4096  # numbers of a large buffer that its checksum reads
 YARDSTICK_IMAGES = 100
@@ -23,7 +23,7 @@ class Answer:
     """A model's codes [N, d], concentrations [N] and reconstructions [N, C, H, H] of N images.
 
     With a pose the reconstructions are turned as the images came; then ``poses`` [N] (degrees) and ``arcs`` [N], half
-    the arc that holds 90 % of the pose's posterior, are there.
+    the arc that holds 90 % of the pose's posterior, are there; and ``hands`` [N], 1 or -1, where it has them.
     """
 
     codes: Tensor
@@ -31,6 +31,7 @@ class Answer:
     reconstructions: Tensor
     poses: Tensor | None = None
     arcs: Tensor | None = None
+    hands: Tensor | None = None
 
     def split(self, count: int) -> list[Answer]:
         parts = [part.split(count) for part in vars(self).values() if part is not None]
@@ -76,8 +77,9 @@ class Snapshot:
         """
         images = images.to(self.device)
         if self.has_pose:
-            posterior, pose = self.model.posteriors(images)
-            decoded, found = self.model.drawn(posterior.mode, pose), (degrees(pose.mode), pose.cap_angle(0.9))
+            posterior, pose, *hand = self.model.posteriors(images)
+            decoded = self.model.drawn(posterior.mode, pose, *hand)
+            found = degrees(pose.mode), pose.cap_angle(0.9), *map(hands, hand)
         else:
             posterior, found = self.model.encode(images), ()
             decoded = self.model.decode(posterior.mode)

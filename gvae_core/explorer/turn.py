@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import angle_between, mean_direction, squared_error
-from ..rotation import rotate, wrapped
+from ..rotation import mirrored, rotate, wrapped
 from .snapshot import Answer, Snapshot
 from .tiles import Tiles, border, png
 
@@ -247,7 +247,8 @@ class Turn:
         tiles = [self.tiles.draw(answer.reconstructions)]
         if answer.poses is not None:
             found = Found(wrapped(answer.poses - upright.poses), answer.arcs)
-            tiles.append(self.tiles.draw(model.seen(self._rotated(angle - answer.poses.double()))))
+            back = self._rotated(angle - answer.poses.double())
+            tiles.append(self.tiles.draw(model.seen(back if answer.hands is None else mirrored(back, answer.hands))))
         measures = Measures(
             angle_between(answer.codes, upright.codes).mean().item(),
             squared_error(answer.reconstructions, model.seen(images if found else self.images)).mean().item(),

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
-from ..rotation import in_disc, turn
+from ..rotation import in_disc, mirrored, turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
 from .arguments import check_dropout, check_series, check_whole, recorded
 from .encoders import ConvolutionalEncoder, EncoderLayout, SteerableEncoder
@@ -185,33 +185,53 @@ class PoseVAE(SphericalVAE):
     An image that looks the same after a half turn has no single pose; its concentration has to say so. Angles
     are degrees, counter-clockwise, against an orientation that nobody chose: training finds one. The ``encoder`` has
     ``vectors`` of frequency 1.
+
+    With an encoder of the group O(2) content does not see mirror images either, and a pose is an angle and a hand: the
+    canonical view is first mirrored at its horizontal axis where the hand is -1, then turned. The hand's posterior is a
+    `Bernoulli` law whose logit changes its sign with a reflection, by construction: a network's answer for the image
+    less that for its mirror image. A figure that is its own mirror image has no hand; its probability stays near 1/2.
     """
 
     def __init__(self, encoder: SteerableEncoder, features: int, decoder: Decoder, latent_dim: int, head: nn.Module):
         super().__init__(encoder, features, decoder, latent_dim, head)
         known, weights, hidden = encoder.invariants, 2 * encoder.vectors, POSE_HIDDEN
-        self.mixture = nn.Sequential(
-            nn.Linear(known + weights, hidden), nn.ELU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, weights)
-        )
+        self.handed = encoder.signs > 0
+
+        def reader(outputs: int) -> nn.Sequential:
+            first = nn.Linear(known + weights + encoder.signs, hidden)
+            return nn.Sequential(first, nn.ELU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, outputs))
+
+        self.mixture = reader(weights)
         self.log_concentration = nn.Sequential(nn.Linear(known + 1, hidden), nn.ELU(), nn.Linear(hidden, 1))
         nn.init.constant_(self.log_concentration[-1].bias, 3.0)  # an arc of some 20 degrees to start with
+        if self.handed:
+            self.hand = reader(1)
 
-    def posteriors(self, images: Tensor) -> tuple[VonMisesFisher, VonMisesFisher]:
+    def posteriors(self, images: Tensor, *, right_handed: bool = False) -> tuple[Distribution, ...]:
         """Content and pose of images [N, C, H, H] in [0, 1]: q(z | x) on S^(d-1) and q(angle | x) on the circle.
 
-        Both of batch shape [N]; the pose's ``loc`` is (cos, sin) of the angle.
+        Both of batch shape [N]; the pose's ``loc`` is (cos, sin) of the angle. With the group O(2) a third is the
+        probability that the hand is 1, a `Bernoulli` law, and the angle is that of its likelier side, or of the hand 1
+        where images are known to be ``right_handed``.
         """
-        invariants, vectors = self.encoder.invariants_and_vectors(images)
+        invariants, vectors, signs = self.encoder.invariants_and_vectors(images)
         content = self._posterior(self.head(invariants))
-        reference = vectors.sum(1, keepdim=True)
-        seen_from_it = vectors * reference.conj() / (reference.abs() + 1e-4)  # an image's turn cancels
-        relative = torch.view_as_real(seen_from_it).flatten(1)
-        factors = self.mixture(torch.cat([invariants, relative], 1)).unflatten(1, (-1, 2))
+        features, hand = _related(invariants, vectors, signs), ()
+        if self.handed:
+            of_mirrored = _related(invariants, vectors.conj(), -signs)
+            answers = self.hand(torch.cat([features, of_mirrored])).squeeze(-1)
+            hand = (Bernoulli(logits=answers[: len(images)] - answers[len(images) :], validate_args=False),)
+            left = (hand[0].logits < 0)[:, None] & (not right_handed)
+            # the angle is read from the image with hand 1, and an image mirrored at the horizontal axis has minus its angle
+            features, vectors = torch.where(left, of_mirrored, features), torch.where(left, vectors.conj(), vectors)
+        factors = self.mixture(features).unflatten(1, (-1, 2))
         vector = torch.view_as_real((torch.view_as_complex(factors.contiguous()) * vectors).sum(1))
+        if self.handed:
+            vector = torch.where(left, vector * vector.new_tensor([1, -1]), vector)
         length = vector.norm(dim=1, keepdim=True).clamp(min=1e-6)
         evidence = torch.cat([invariants, length.log()], 1)
         concentration = self.log_concentration(evidence).squeeze(-1).clamp(-4, 9).exp()
-        return content, VonMisesFisher(F.normalize(vector, dim=-1), concentration, validate_args=False)
+        return content, VonMisesFisher(F.normalize(vector, dim=-1), concentration, validate_args=False), *hand
 
     def encode(self, images: Tensor) -> VonMisesFisher:
         """The content's posterior, which does not see how an image is turned."""
@@ -228,30 +248,49 @@ class PoseVAE(SphericalVAE):
 
     def poses(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How images [N, C, H, H] are turned: degrees [N] in [-180, 180], and half the arc that holds 90 % of q, [N]."""
-        _, pose = self.posteriors(images)
+        _, pose, *_ = self.posteriors(images)
         return degrees(pose.loc), pose.cap_angle(0.9)
 
+    def handedness(self, images: Tensor) -> Tensor:
+        """The hands of images [N, C, H, H], 1 or -1, [N]; a mirror image has the other. ValueError without the group O(2)."""
+        if not self.handed:
+            raise ValueError("expected a model with the group O(2), got one that takes mirror images for other figures")
+        return hands(self.posteriors(images)[2])
+
     def canonical(self, images: Tensor) -> Tensor:
-        """Every image [N, C, H, H] turned back by its pose, to the orientation common to all."""
-        return self.images.turned(images, -self.poses(images)[0].detach())
+        """Every image [N, C, H, H] turned back by its pose, to the orientation common to all, and mirrored back."""
+        _, pose, *hand = self.posteriors(images)
+        back = self.images.turned(images, -degrees(pose.loc).detach())
+        return mirrored(back, hands(*hand)) if hand else back
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images [N, C, H, H] drawn anew and turned as they came, from the modes of both posteriors."""
-        content, pose = self.posteriors(images)
-        return self.drawn(content.mode, pose)
+        content, *pose = self.posteriors(images)
+        return self.drawn(content.mode, *pose)
 
-    def drawn(self, z: Tensor, pose: VonMisesFisher) -> Tensor:
-        """Codes [N, d] -> images [N, C, H, H], turned by the mode of their pose."""
-        disc, angles = self.disc(self.images.size), degrees(pose.mode)
-        if self.images.fade:
-            return self.images.restored(turn(self._standardised(z) * disc, angles))
-        return turn(self.decode(z) * disc, angles)
+    def drawn(self, z: Tensor, pose: VonMisesFisher, hand: Bernoulli | None = None) -> Tensor:
+        """Codes [N, d] -> images [N, C, H, H], mirrored and turned by the mode of their pose."""
+        views = (self._standardised(z) if self.images.fade else self.decode(z)) * self.disc(self.images.size)
+        turned = turn(views if hand is None else mirrored(views, hands(hand)), degrees(pose.mode))
+        return self.images.restored(turned) if self.images.fade else turned
 
     def forward(self, images: Tensor) -> tuple[Tensor, VonMisesFisher, Tensor]:
         """Images -> (reconstruction [N, C, H, H], turned as they came, the content's posterior, its sample [N, d])."""
-        content, pose = self.posteriors(images)
+        content, *pose = self.posteriors(images)
         z = content.rsample()
-        return self.drawn(z, pose), content, z
+        return self.drawn(z, *pose), content, z
+
+
+def _related(invariants: Tensor, vectors: Tensor, signs: Tensor) -> Tensor:
+    """Invariants [N, I], how vectors [N, V] lie to each other, where an image's turn cancels, and signs: [N, I + 2 V + S]."""
+    reference = vectors.sum(1, keepdim=True)
+    seen_from_it = vectors * reference.conj() / (reference.abs() + 1e-4)
+    return torch.cat([invariants, torch.view_as_real(seen_from_it).flatten(1), signs], 1)
+
+
+def hands(law: Bernoulli) -> Tensor:
+    """The likelier hand, 1 or -1, of each image."""
+    return torch.where(law.logits < 0, -1.0, 1.0)
 
 
 def degrees(directions: Tensor) -> Tensor:
@@ -281,13 +320,13 @@ def sgvae(
     ``fields``, ``frequency``, ``layout``, ``frames``, ``invariants`` and ``group`` are those of `SteerableEncoder`: with
     ``group="O(2)"`` the code does not see mirror images either, so that a figure and its mirror image are drawn alike.
     ``dropout`` is that of head and decoder, ``inner_dropout`` that of the encoder's fields and the decoder's first
-    layer. The defaults are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, for images
-    that were never upright; see `PoseVAE`. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
+    layer. The defaults are the papers', about 0.9 M parameters. ``pose=True`` adds how an image is turned, and with O(2)
+    whether it is mirrored, for images that were never upright; see `PoseVAE`. ``images`` is the format of other images than MNIST's, e.g. `ImageFormat.measured` of them.
     """
     if pose and gaussian:
         raise ValueError("expected pose or gaussian, got both")
-    if pose and group != "SO(2)":  # a pose is an angle, any angle, and says nothing of mirror images
-        raise ValueError(f"expected group 'SO(2)' with pose, got {group!r}")
+    if pose and group not in ("SO(2)", "O(2)"):  # a pose is an angle, any angle
+        raise ValueError(f"expected group 'SO(2)' or 'O(2)' with pose, got {group!r}")
     sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=POSE_VECTORS if pose else 0)
     sizes |= dict(group=group, images=images)
     encoder = SteerableEncoder(fields, frequency, dropout=inner_dropout, **sizes)

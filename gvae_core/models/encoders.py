@@ -180,7 +180,8 @@ class SteerableEncoder(nn.Module):
     invariants : size of the output
     dropout : probability to drop a field
     frames : number of turned copies of the input whose invariants are averaged
-    vectors : pooled vectors of frequency 1, which turn with the image; see `invariants_and_vectors`
+    vectors : pooled vectors of frequency 1, which turn with the image, and with O(2) as many ``signs``, numbers whose sign a
+        reflection changes; see `invariants_and_vectors`
     group : the fibre group, "SO(2)", "O(2)", "C4" or "C8"
     images : the format of the images; a layout that is too small for them is scaled, see `EncoderLayout.fitted`
 
@@ -209,7 +210,7 @@ class SteerableEncoder(nn.Module):
         check_whole(frequency=frequency, invariants=invariants, frames=frames)
         check_whole(0, vectors=vectors)
         check_dropout(dropout)
-        self.invariants, self.vectors = invariants, vectors
+        self.invariants, self.vectors, self.signs = invariants, vectors, vectors if group == "O(2)" else 0
         self.grid_size = layout.grid_size
         # symmetric about 0, so that with two frames both are interpolated alike
         self.frame_angles = [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
@@ -253,7 +254,8 @@ class SteerableEncoder(nn.Module):
         self.blocks = accelerate(nn.ModuleList(blocks)).train()
         self.activation = nn.Sequential(nn.BatchNorm2d(invariants), nn.ELU())
         if vectors:
-            vector_type = enn.FieldType(gspace, vectors * [gspace.irrep(*((1, 1) if group == "O(2)" else (1,)))])
+            irreps = [gspace.irrep(1, 1), gspace.irrep(1, 0)] if group == "O(2)" else [gspace.irrep(1)]
+            vector_type = enn.FieldType(gspace, [irrep for irrep in irreps for _ in range(vectors)])
             self.to_vectors = accelerate(nn.ModuleList([enn.R2Conv(field_type, vector_type, 1)])).train()
 
     def input_field(self, images: Tensor, *degrees: float) -> enn.GeometricTensor:
@@ -281,19 +283,21 @@ class SteerableEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self._invariants(self.blocks[-1](self._fields(images)))
 
-    def invariants_and_vectors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not see a turn of images [N, C, H, H], [N, invariants], and what turns along, complex [N, vectors].
+    def invariants_and_vectors(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What does not see a turn of images [N, C, H, H], [N, invariants], what turns along, complex [N, vectors], and signs.
 
         A vector is x + iy, x to the right and y up, so that an image turned counter-clockwise by t has it times e^(it).
         It is an average over all positions, and over the frames, each turned back by its frame's angle. With the group
-        O(2) an image mirrored at its horizontal axis has the vector's conjugate.
+        O(2) an image mirrored at its horizontal axis has the vector's conjugate, and minus the signs [N, signs], which no turn
+        changes; other groups have none.
         """
         fields = self._fields(images)
-        pooled = self.to_vectors[0](fields).tensor.mean((2, 3)).unflatten(1, (self.vectors, 2))
-        per_frame = torch.view_as_complex(pooled.contiguous()).unflatten(0, (len(self.frame_angles), -1))
+        pooled = self.to_vectors[0](fields).tensor.mean((2, 3)).unflatten(0, (len(self.frame_angles), -1))
+        pooled, signs = pooled.split([2 * self.vectors, self.signs], -1)
+        per_frame = torch.view_as_complex(pooled.unflatten(-1, (-1, 2)).contiguous())
         radians = torch.deg2rad(torch.tensor(self.frame_angles, dtype=pooled.dtype, device=pooled.device))
         back = torch.polar(torch.ones_like(radians), -radians)[:, None, None]
-        return self._invariants(self.blocks[-1](fields)), (per_frame * back).mean(0)
+        return self._invariants(self.blocks[-1](fields)), (per_frame * back).mean(0), signs.mean(0)
 
     def _fields(self, images: Tensor) -> enn.GeometricTensor:
         """The last feature fields, all frames along dimension 0."""

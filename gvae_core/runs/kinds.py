@@ -12,7 +12,7 @@ from torch import nn
 
 from .. import metrics, models, training
 from ..mnist import Digits, Splits, load_mnist
-from ..rotation import random_angles, rotate
+from ..rotation import mirrored, random_angles, rotate
 from ..synchronisation import common_orientation
 
 if TYPE_CHECKING:
@@ -131,12 +131,24 @@ def pose_numbers(
     ``angle_errors``: between an image and its upright copy, so of the pixel grid; ``resultant_by_class``: whether a
     class has one orientation; ``resultant_by_class_synchronised``: the same for the angles that `common_orientation`
     gives these images without the model; ``coverage``: of the 90 % arcs, which should hold just those angles.
+
+    With the group O(2) angles are those of the images mirrored to be right-handed. ``hand_kept`` is the share whose hand is
+    that of the upright copy, and only there the ``angle_errors`` are; ``hand_by_class`` is the share of a class that has
+    its commoner hand.
     """
     found, half_widths = metrics.poses(model, turned)
     upright, _ = metrics.poses(model, images)
+    of_hands, kept = {}, torch.ones_like(angles, dtype=torch.bool)
+    if getattr(model, "handed", False):
+        hands = metrics.handedness(model, turned)
+        kept = hands == metrics.handedness(model, images)
+        of_hands["hand_kept"] = kept.double().mean().item()
+        by_class = (hands[labels == label].mean().item() for label in range(10))
+        of_hands["hand_by_class"] = [(1 + abs(mean)) / 2 for mean in by_class]
+        turned, found, upright, angles = mirrored(turned, hands), hands * found, hands * upright, hands * angles
     common = common_orientation(turned, sweeps=2)
-    return {
-        "angle_errors": metrics.angle_errors(found - upright, angles),
+    return of_hands | {
+        "angle_errors": metrics.angle_errors((found - upright)[kept], angles[kept]),
         "resultant_by_class": metrics.resultant_by_class(found - angles, labels),
         "resultant_by_class_synchronised": metrics.resultant_by_class(common - angles, labels),
         "coverage": metrics.coverage(found, half_widths, common),

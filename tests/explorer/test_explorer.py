@@ -20,7 +20,7 @@ from jupyter_client.manager import KernelManager
 from own_images import own_images, own_model, pose_model
 from PIL import Image
 
-from gvae_core import SphericalVAE, metrics, rotate, svae
+from gvae_core import SphericalVAE, metrics, rotate, sgvae, svae
 from gvae_core.checkpoints import save_tensors
 from gvae_core.explorer import RotationExplorer
 from gvae_core.explorer.markup import Dial, PolarPlot, SpherePlot
@@ -508,6 +508,19 @@ def test_dial_shows_the_sliders_angle_the_one_found_and_the_arc(pose_model, digi
         assert width == pytest.approx(2 * half.item(), abs=0.4) and large == str(int(half > 90))
         assert (angle_of(x, y) + half.item() - angle.item() + 180) % 360 == pytest.approx(180, abs=0.4)
     assert "a: found" in marker and Dial.of(Turn(snapshots({"s": TINY_SGVAE.build()}), turn.digits)) is None
+
+
+def test_with_reflections_the_canonical_view_of_a_mirror_image_is_the_same(digits):
+    sizes = dict(fields=(2, 2, 4), frequency=2, layout="isotropic", invariants=8, decoder_channels=(4, 4, 4))
+    model = snapshots({"m": sgvae(4, pose=True, group="O(2)", **sizes).eval()})
+    views = []
+    for images in (digits.images[:2], digits.images[:2].flip(-1)):
+        turn = Turn(model, {"a": images[:1], "b": images[1:]})
+        turn.view(0)
+        views.append([tiles.double() for tiles in turn._rows["m"][0].tiles])
+    (drawn, canonical), (drawn_mirrored, canonical_again) = views
+    assert (canonical - canonical_again).abs().max() <= 2 < 10 < canonical.mean()
+    assert (drawn_mirrored - drawn).abs().max() > 2
 
 
 def test_mean_of_angles_found_is_that_of_directions():
