@@ -130,8 +130,8 @@ figures.save(figure, "table1_examples", **stamp);
 #   with a bump at 180° where 0, 1 and 8 look alike.
 # - The CNN's losses are the paper's, with the second softmax. The G-CNN's are higher in the `quick` profile. With the
 #   second softmax a wrong but certain answer has almost no gradient, so a short training needs a high learning rate.
-# - `quick` is not the paper's training: the first table says how many digits and epochs, and the G-CNN has kernel 5 on
-#   a 29 × 29 grid. The paper's kernel 4 has a single ring of filters, and learns far more slowly.
+# - `quick` is not the paper's training: the first table says how many digits and epochs, and the G-CNN has the
+#   `isotropic` layout of notebook 01. The paper's kernel 4 has a single ring of filters, and learns far more slowly.
 # - At full size, kernels 4, 4, 4 stay far below the paper's accuracy after its 50 epochs; with kernel 9 in the *first*
 #   layer and all else the same the G-CNN learns several times faster and comes to what the paper has. With frequency 5
 #   the number of parameters hardly depends on the first kernel, so the paper's table does not tell them apart.

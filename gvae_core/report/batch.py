@@ -156,7 +156,8 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = Fa
         # Small networks on two threads are hardly faster than on one: two notebooks are.
         threads = str(max(1, (os.cpu_count() or 1) // workers))
         calls = [(job, name, folder, outputs, fresh, threads) for job, name in zip(jobs, names)]
-        jobs = _side_by_side(calls, workers)
+        # neighbours ask for the same runs: not side by side, where one would wait for the other
+        _side_by_side(calls[::2] + calls[1::2], workers)
     else:
         for job, name in zip(jobs, names):
             _run(job, name, folder, outputs, fresh)
@@ -231,31 +232,30 @@ def _relative(path: Path) -> str:
 # --- executing one notebook -------------------------------------------------------------
 
 
-def _side_by_side(calls: Sequence[tuple], workers: int) -> list[Job]:
-    """`_run` with each call's arguments, so many at a time in processes of their own; the jobs as they ended."""
+def _side_by_side(calls: Sequence[tuple], workers: int) -> None:
+    """`_run` with each call's arguments, of which the job is the first, so many at a time in processes of their own."""
     # a fork has all imports; elsewhere than on Linux it may crash
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    jobs, waiting, running = [call[0] for call in calls], deque(enumerate(calls)), {}
-    stopped = False
+    waiting, running, stopped = deque(calls), {}, False
 
     def take(pipe: Connection) -> None:
-        index, process = running.pop(pipe)
+        (job, name, *_), process = running.pop(pipe)
         try:
-            jobs[index] = pipe.recv()
+            vars(job).update(vars(pipe.recv()))
         except EOFError:  # killed, or out of memory
             process.join()
-            jobs[index].result = FAILED
-            jobs[index].problems.append(f"{jobs[index].name}: its process ended with status {process.exitcode}")
-            print(f"{calls[index][1]}: {FAILED}", flush=True)
+            job.result = FAILED
+            job.problems.append(f"{job.name}: its process ended with status {process.exitcode}")
+            print(f"{name}: {FAILED}", flush=True)
         process.join()
 
     while running or (waiting and not stopped):
         try:
             while waiting and not stopped and len(running) < workers:
-                index, call = waiting.popleft()
+                call = waiting.popleft()
                 pipe, send = context.Pipe(duplex=False)
                 process = context.Process(target=_in_process, args=(send, *call))
-                running[pipe] = index, process
+                running[pipe] = call, process
                 process.start()
                 send.close()
             for pipe in wait(list(running)):
@@ -265,7 +265,6 @@ def _side_by_side(calls: Sequence[tuple], workers: int) -> list[Job]:
                 for _, process in running.values():
                     os.kill(process.pid, signal.SIGINT)
             stopped = True
-    return jobs
 
 
 def _in_process(send: Connection, job: Job, *rest: object) -> None:
