@@ -133,7 +133,7 @@ figures.save(figure, "sphere_area", **stamp);
 # The same steerable encoder, once with a latent sphere in three dimensions, once with a Gaussian latent plane. Both
 # have two degrees of freedom. The table says how long they were trained: a short training shows a beginning, no more.
 #
-# *Codes of test digits by class: on the sphere, and on the Gaussian plane, where all are drawn to the origin.*
+# *Codes of test digits by class: on the sphere, and on the Gaussian plane with the circles of its prior.*
 
 # %%
 results = {name: run(spec) for name, spec in profiles.sphere_and_plane(profile, source, seed).items()}
@@ -188,6 +188,6 @@ figures.save(figure, "vmf_accuracy", **stamp);
 #
 # - The samples follow the exact law for every dimension and concentration, and the KL is right to the last digits.
 # - The area peaks at d = 7, between the paper's 5 and 10, and then it goes on to vanish.
-# - The Gaussian prior pulls every class to the same place, the origin; the uniform prior on the sphere has no such
+# - The Gaussian prior has a centre, towards which it pulls every class; the uniform prior on the sphere has no such
 #   place. How the codes lie after the training above is in the figure and the lines under it; it does not say which of
 #   the two is better after a longer one.
