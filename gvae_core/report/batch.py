@@ -157,7 +157,7 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = Fa
         threads = str(max(1, (os.cpu_count() or 1) // workers))
         calls = [(job, name, folder, outputs, fresh, threads) for job, name in zip(jobs, names)]
         # neighbours ask for the same runs: not side by side, where one would wait for the other
-        _side_by_side(calls[::2] + calls[1::2], workers)
+        _side_by_side(calls[::3] + calls[1::3] + calls[2::3], workers)
     else:
         for job, name in zip(jobs, names):
             _run(job, name, folder, outputs, fresh)
