@@ -178,8 +178,9 @@ Markdown(tables.save(tables.searches(found), "search_by_code", numbers=tables.me
 # - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6; but the S-GVAE's
 #   reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer
 #   to each other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
-# - What the small S-GVAE of the `quick` profile does lose is sharpness. Its 9s suffer, as in the tiny paper: many are
-#   read as 4s, whose top is open, and many of the 4s as 9s; a search by code, without the decoder, finds more of them.
+# - What the small S-GVAE of the `quick` profile does lose is sharpness, of turned digits as of upright ones: a search
+#   by code, without the decoder, finds more of both than the judge can read. In the tiny paper the 9s suffer most: many
+#   are read as 4s, whose top is open.
 # - At the papers' size the table compares one frame with two (`SteerableEncoder`): with two, turned digits, 6s and 9s
 #   among them, are read almost as well as upright ones.
 # - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two
