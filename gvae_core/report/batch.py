@@ -29,6 +29,7 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
 
 from ..files import data_directory, write_text
 from . import receipts
@@ -57,6 +58,7 @@ class Job:
     problems: list[str] = field(default_factory=list)
     stderr: dict[str, str] = field(default_factory=dict)  # by place: a traceback may come in several messages
     page: Path | None = None
+    watch: Connection | None = None  # is sent the index of the cell that starts
 
     @property
     def name(self) -> str:
@@ -64,6 +66,8 @@ class Job:
 
     def cell(self, notebook: NotebookNode, index: int) -> None:
         """Note the cell that starts; numbers count the cells of the notebook in the repository."""
+        if self.watch:
+            self.watch.send(index)
         own = ["injected-parameters" not in c.metadata.get("tags", []) for c in notebook.cells]
         number, source = sum(own[: index + 1]), notebook.cells[index].source
         self.cells = f"{number}/{sum(own)}"
@@ -237,16 +241,25 @@ def _side_by_side(calls: Sequence[tuple], workers: int) -> None:
     # a fork has all imports; elsewhere than on Linux it may crash
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     waiting, running, stopped = deque(calls), {}, False
+    cells = {job.name: len(job.notebook.cells) if job.notebook else 0 for job, *_ in calls}
+    done = dict.fromkeys(cells, 0)
+    bar = tqdm(total=sum(cells.values()), unit="cell", file=sys.stdout, leave=False, disable=None)
 
     def take(pipe: Connection) -> None:
-        (job, name, *_), process = running.pop(pipe)
+        (job, name, *_), process = running[pipe]
         try:
-            vars(job).update(vars(pipe.recv()))
+            message = pipe.recv()
+            done[job.name] = cells[job.name] if isinstance(message, Job) else message
+            bar.update(sum(done.values()) - bar.n)
+            if not isinstance(message, Job):
+                return
+            vars(job).update(vars(message))
         except EOFError:  # killed, or out of memory
             process.join()
             job.result = FAILED
             job.problems.append(f"{job.name}: its process ended with status {process.exitcode}")
-            print(f"{name}: {FAILED}", flush=True)
+            _say(f"{name}: {FAILED}")
+        running.pop(pipe)
         process.join()
 
     while running or (waiting and not stopped):
@@ -265,15 +278,22 @@ def _side_by_side(calls: Sequence[tuple], workers: int) -> None:
                 for _, process in running.values():
                     os.kill(process.pid, signal.SIGINT)
             stopped = True
+    bar.close()
 
 
 def _in_process(send: Connection, job: Job, *rest: object) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C in a terminal is for the parent, which passes it on once
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    job.watch = send
     _run(job, *rest)
-    job.notebook = None  # is on disk
+    job.notebook = job.watch = None
     send.send(job)
+
+
+def _say(line: str) -> None:
+    """Print a line; in a terminal in place of a bar that stands there."""
+    print(("\r\x1b[K" if sys.stdout.isatty() else "") + line, flush=True)
 
 
 def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads: str = "") -> None:
@@ -281,12 +301,12 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads:
     digest = receipts.digest(job.notebook, job.parameters, outputs) if job.notebook else ""
     if not fresh and executed.exists() and page.exists() and receipts.is_current(receipt, digest, outputs):
         job.result, job.cells, job.page = OK, "cached", page
-        print(f"{name}: ok, unchanged since it was executed (--fresh executes it again)", flush=True)
+        _say(f"{name}: ok, unchanged since it was executed (--fresh executes it again)")
         return
     for old in (receipt, executed, page):  # no page is better than one of another run
         old.unlink(missing_ok=True)
     if threads or not sys.stdout.isatty():
-        print(f"{name} ...", flush=True)
+        _say(f"{name} ...")
     start = time.monotonic()
     try:
         if job.notebook:
@@ -310,9 +330,9 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         job.problems.append(f"{job.where}: interrupted")
     job.seconds = time.monotonic() - start
-    print(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", flush=True)
+    _say(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s")
     for line in filter(None, [*job.problems, job.note]):
-        print(f"      {line}")
+        print(f"      {line}", flush=True)
 
 
 def _execute(job: Job, executed: Path, outputs: Path, progress: dict, settings: Mapping[str, str]) -> None:
