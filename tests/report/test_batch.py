@@ -265,20 +265,21 @@ def test_the_source_of_a_pair_is_executed(tmp_path):
 @pytest.mark.parametrize(("sign", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)])
 def test_interrupt_says_what_was_done(tmp_path, sign, workers):
     wait = """
-pid = os.environ["GVAE_OUTPUTS"] + f"/pid{number}"
+pid = os.environ["GVAE_OUTPUTS"] + f"/pid_{own}"
 with open(pid + "~", "w") as file:
     file.write(str(os.getpid()))
 os.rename(pid + "~", pid)
 time.sleep(60)"""
-    waiting = {f"b{number}": [f"import os, time\nnumber = {number}", wait] for number in range(workers)}
-    notebooks = write_notebooks(tmp_path / "notebooks", {"a": ["1"], **waiting, "c": []})
+    names = "bd"[:workers]  # two at a time start in the order a, d, b, c
+    waiting = {own: [f"import os, time\nown = {own!r}", wait] for own in names}
+    notebooks = write_notebooks(tmp_path / "notebooks", {"a": ["1"], "c": [], **waiting})
     process = subprocess.Popen(
         command("--notebooks", notebooks, "--outputs", tmp_path, "--workers", workers), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
         # under nohup, or behind a shell's &, the tests ignore SIGINT, and a child would inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    pids = [tmp_path / f"pid{number}" for number in range(workers)]
+    pids = [tmp_path / f"pid_{own}" for own in names]
     while not all(pid.exists() for pid in pids):
         assert process.poll() is None
         time.sleep(0.05)
@@ -286,9 +287,9 @@ time.sleep(60)"""
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert re.search(r"^a +ok ", output, re.MULTILINE)
-    for number in range(workers):
-        assert re.search(rf"^b{number} +stopped +4/4 ", output, re.MULTILINE)
-        assert f"stopped b{number}, cell 4 (`pid = os.environ[" in output
+    for own in names:
+        assert re.search(rf"^{own} +stopped +4/4 ", output, re.MULTILINE)
+        assert f"stopped {own}, cell 4 (`pid = os.environ[" in output
     assert re.search(r"^c +not run ", output, re.MULTILINE)
     assert "`): interrupted\n" in output
     assert errors == ""
