@@ -188,12 +188,13 @@ def after(page: Page, before: np.ndarray, least: float = 0.5) -> np.ndarray:
 
 
 def settled(page: Page) -> np.ndarray:
-    """The picture once it has not changed for a third of a second."""
-    now = rows(page)
-    for _ in range(60):
-        page.wait_for_timeout(330)
+    """The picture once it has not changed for a second."""
+    now, still = rows(page), 0
+    for _ in range(80):
+        page.wait_for_timeout(250)
         now, before = rows(page), now
-        if change(before, now)[0] == 0:
+        still = still + 1 if change(before, now)[0] == 0 else 0
+        if still == 4:
             return now
     raise AssertionError("the picture did not come to rest in 20 s")
 
@@ -409,7 +410,9 @@ def render(serve):
 def test_a_dial_shows_the_angle_found_while_the_reconstruction_turns_along(page, render, digits):
     page.goto(render("pose.ipynb"), timeout=120_000)
     page.locator(PICTURE).wait_for(timeout=120_000)
+    ten = rows(page)
     page.locator(".gvae .gvae-pick", has_text="0").click()
+    after(page, ten)
     start, model = settled(page), pose_model()
     images = torch.stack([digits.images[digits.labels == digit][0] for digit in range(1, 10)])
     with torch.no_grad():
