@@ -217,4 +217,5 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel"
 #   a larger network.
 # - An edge-on galaxy looks alike after half a turn, and a round one after any, so their angle is not one number. The
 #   second value of `embedding.poses` says how sure an angle is.
-# - Mirror images are different things for this model: an S and a Z are not alike.
+# - Mirror images are different things for this model: an S and a Z are not alike. With
+#   `RotationAgnosticEmbedding(reflections=True)` they are, and `embedding.handedness` says which one it is.
