@@ -329,13 +329,8 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_p
         f"import sys; from gvae_core import embedding; embedding.NETWORK |= {NETWORK!r}; "
         "from gvae_core.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
-    fit = [
-        sys.executable,
-        "-c",
-        code,
-        "fit",
-        *words,
-    ]  # each in a process of its own: others may have changed its threads
+    # each in a process of its own: other tests may have changed the threads of this one
+    fit = [sys.executable, "-c", code, "fit", *words]
     command = [*fit, str(tmp_path / "killed.safetensors")]
     states = lambda: [path for path in (cache / "fits").glob("*.safetensors") if not path.name.startswith(".")]  # noqa: E731
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)

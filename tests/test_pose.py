@@ -114,9 +114,8 @@ def chiral_figures(count: int, seed: int = 7) -> tuple[torch.Tensor, torch.Tenso
     """Figures 7 and S, half of them mirrored, each at an angle of its own, and what mirrored them."""
     pictures = torch.zeros(2, 1, 28, 28)
     pictures[0, 0, 7:21, 15:18] = pictures[0, 0, 7:10, 8:18] = 1
-    pictures[1, 0, 7:21, 12:15] = pictures[1, 0, 7:10, 12:20] = pictures[1, 0, 18:21, 7:15] = (
-        1  # no vector: a half turn
-    )
+    # the S is the same after a half turn, so it has no vector
+    pictures[1, 0, 7:21, 12:15] = pictures[1, 0, 7:10, 12:20] = pictures[1, 0, 18:21, 7:15] = 1
     hands = torch.tensor([1.0, 1, -1, -1]).repeat(count // 4)
     return rotate(mirrored(pictures.repeat(count // 2, 1, 1, 1), hands), random_angles(count, seed)), hands
 

@@ -312,7 +312,7 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads:
         if job.notebook:
             # the bars of several would write over each other
             progress = dict(desc=name, file=sys.stdout, leave=False, disable=True if threads else None)
-            _execute(job, executed, outputs, progress, {"OMP_NUM_THREADS": threads} if threads else {})
+            _execute(job, executed, outputs, progress, threads)
         if executed.exists():
             try:
                 write_page(
@@ -335,9 +335,9 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads:
         print(f"      {line}", flush=True)
 
 
-def _execute(job: Job, executed: Path, outputs: Path, progress: dict, settings: Mapping[str, str]) -> None:
+def _execute(job: Job, executed: Path, outputs: Path, progress: dict, threads: str) -> None:
     environment = {
-        **settings,
+        **({"OMP_NUM_THREADS": threads} if threads else {}),
         **os.environ,
         "GVAE_OUTPUTS": str(outputs),
         # a backend set for plain scripts (Agg) would leave the figures out of the notebook
