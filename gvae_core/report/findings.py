@@ -84,10 +84,18 @@ def _drift(results: Iterable[Result]) -> dict[str, object]:
 
 
 def _pose(results: Sequence[Result]) -> dict[str, object]:
-    """Errors of the angles found, and the share of digits named right by clusters of codes, with a pose and without."""
-    by_name = {"pose" if result.spec.sizes.get("pose") else result.spec.model: result for result in results}
+    """Errors of the angles found, and the share of digits named right by clusters of codes, with a pose and without.
+
+    Means over seeds.
+    """
+    by_name = {"pose" if cell[0].spec.sizes.get("pose") else cell[0].spec.model: cell for cell in cells(results)}
     if not {"pose", "svae"} <= by_name.keys():
         return {}
-    coded = {name: result.metrics["codes"] for name, result in by_name.items() if "codes" in result.metrics}
-    right = {name: codes["kmeans_hungarian"] for name, codes in coded.items()}
-    return {"errors": by_name["pose"].metrics["angle_errors"], "right": right, "result": by_name["pose"]}
+
+    def mean(cell: Sequence[Result], group: str, name: str) -> float:
+        return statistics.mean(result.metrics[group][name] for result in cell)
+
+    coded = {name: cell for name, cell in by_name.items() if "codes" in cell[0].metrics}
+    right = {name: mean(cell, "codes", "kmeans_hungarian") for name, cell in coded.items()}
+    errors = {name: mean(by_name["pose"], "angle_errors", name) for name in ("mean", "median")}
+    return {"errors": errors, "right": right, "result": by_name["pose"][0]}

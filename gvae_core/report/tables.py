@@ -66,8 +66,8 @@ def table1(results: Sequence[Result], link: Link | None = None) -> str:
                 "Valid. loss": _mean(last, "validation_paper_loss"),
                 "Test loss": _mean(numbers, "test_rotated_paper_loss"),
                 "Test cross-entropy": _mean(numbers, "test_rotated_cross_entropy"),
-                "Acc. rotated": f"**{_mean(numbers, 'test_rotated_accuracy', percent=True)}**",
-                "Acc. upright": _mean(numbers, "test_upright_accuracy", percent=True),
+                "Acc. rotated": f"**{_mean(numbers, 'test_rotated_accuracy', '{:.2%}')}**",
+                "Acc. upright": _mean(numbers, "test_upright_accuracy", "{:.2%}"),
                 "Params": f"{group[0].parameters:,}",
                 "Runs": group,
             }
@@ -99,9 +99,9 @@ def groups(results: Sequence[Result], link: Link | None = None) -> str:
         (
             {
                 "Group": group[0].spec.sizes.get("group", "SO(2)"),
-                "Acc. rotated": f"**{_mean([r.metrics for r in group], 'test_rotated_accuracy', percent=True)}**",
-                "Rotated and mirrored": _mean([r.metrics for r in group], "test_mirrored_accuracy", percent=True),
-                "Upright": _mean([r.metrics for r in group], "test_upright_accuracy", percent=True),
+                "Acc. rotated": f"**{_mean([r.metrics for r in group], 'test_rotated_accuracy', '{:.2%}')}**",
+                "Rotated and mirrored": _mean([r.metrics for r in group], "test_mirrored_accuracy", "{:.2%}"),
+                "Upright": _mean([r.metrics for r in group], "test_upright_accuracy", "{:.2%}"),
                 "All angles, lowest": f"{min(min(r.metrics['accuracy_by_angle']) for r in group):.1%}",
                 "Params": f"{group[0].parameters:,}",
                 "Epochs": epochs(group[0]),
@@ -150,9 +150,9 @@ def table2(results: Sequence[Result], epoch: int | None = None, link: Link | Non
                 "d": spec.latent_dim,
                 "β": f"{spec.beta:g}",
                 "Paper": f"{paper:.2f}k" if paper else NONE,
-                "Ours": _mean(last, "thousands", digits=2, unit="k"),
-                "Squared error / image": _mean(last, "validation_squared_error", digits=1),
-                "KL / image (nats)": _mean(last, "validation_kl", digits=2),
+                "Ours": _mean(last, "thousands", "{:.2f}k"),
+                "Squared error / image": _mean(last, "validation_squared_error", "{:.1f}"),
+                "KL / image (nats)": _mean(last, "validation_kl", "{:.2f}"),
                 "Epochs": epochs(group[0]) if group else NONE,
                 "Seeds": len(group),
             }
@@ -259,24 +259,28 @@ def searches(found: Shares, link: Link | None = None) -> str:
 
 
 def poses(results: Sequence[Result], link: Link | None = None) -> str:
-    """How well models say how test digits are turned, and what needs no model: `runs.kinds.pose_numbers`."""
+    """How well models say how test digits are turned, and what needs no model: `runs.kinds.pose_numbers`.
+
+    Here and in `codes` runs that differ in the seed alone and got as far share a row, mean ± standard deviation.
+    """
     rows = []
-    for result in results:
-        numbers, errors = result.metrics, result.metrics["angle_errors"]
-        by_class = (numbers[key] for key in ("resultant_by_class", "resultant_by_class_synchronised"))
-        model, images = (" ".join(f"{value:.2f}" for value in values) for values in by_class)
+    for group in by_seed(results):
+        numbers = [result.metrics for result in group]
+        errors = [record["angle_errors"] for record in numbers]
+        mean, median = (_mean(errors, name, "{:.2f}°") for name in ("mean", "median"))
         row = {
-            "Model": result.spec.title,
-            "R": f"{errors['resultant']:.4f}",
-            "Mean / median error": "{mean:.2f}° / {median:.2f}°".format(**errors),
-            "Within 10°": f"{errors['within_10']:.1%}",
-            "Half turns": f"{errors['half_turn']:.1%}",
-            "90 % arcs that hold": f"{numbers['coverage']:.1%}",
-            "R in class 0 … 9": model,
-            "from the images alone": images,
-            "Runs": [result],
+            "Model": group[0].spec.any_seed.title,
+            "Seeds": len(group),
+            "R": _mean(errors, "resultant", "{:.4f}"),
+            "Mean / median error": f"{mean} / {median}",
+            "Within 10°": _mean(errors, "within_10", "{:.1%}"),
+            "Half turns": _mean(errors, "half_turn", "{:.1%}"),
+            "90 % arcs that hold": _mean(numbers, "coverage", "{:.1%}"),
         }
-        rows.append(row)
+        for name, key in (("R in class 0 … 9", "by_class"), ("from the images alone", "by_class_synchronised")):
+            by_class = zip(*(record[f"resultant_{key}"] for record in numbers))
+            row[name] = " ".join(f"{statistics.mean(values):.2f}" for values in by_class)
+        rows.append(row | {"Runs": group})
     return _markdown(rows, link)
 
 
@@ -286,29 +290,38 @@ def codes(results: Sequence[Result], pixels: Mapping[str, float] | None = None, 
     Last the ``pixels`` as codes of themselves, and classifiers, which need every label: their accuracy stands where
     neighbours have as many.
     """
-    coded = [result for result in results if result.spec.model in AUTOENCODERS]
-    rows = [_code_row(result.spec.title, result.metrics["codes"], result) for result in coded]
-    rows += [_code_row("pixels", pixels)] if pixels else []
-    for result in results:
-        if result.spec.model in CLASSIFIERS:
-            row = {"Codes of": f"no code: {result.spec.title}, supervised", "Runs": [result]}
-            rows.append(row | {_labels(result.spec.training_digits): f"{result.metrics['test_rotated_accuracy']:.1%}"})
+    groups = by_seed(results)
+    rows = [_code_row(group) for group in groups if group[0].spec.model in AUTOENCODERS]
+    rows += [{"Codes of": "pixels"} | _code_numbers([pixels])] if pixels else []
+    for group in groups:
+        spec = group[0].spec
+        if spec.model in CLASSIFIERS:
+            row = {"Codes of": f"no code: {spec.any_seed.title}, supervised", "Seeds": len(group), "Runs": group}
+            found = _mean([result.metrics for result in group], "test_rotated_accuracy", "{:.1%}")
+            rows.append(row | {_labels(spec.training_digits): found})
     return _markdown(rows, link)
 
 
-def _code_row(name: str, numbers: Mapping[str, float], result: Result | None = None) -> dict[str, object]:
-    row: dict[str, object] = {"Codes of": name, "Runs": [result] if result else []}
+def _code_row(group: Sequence[Result]) -> dict[str, object]:
+    row = {"Codes of": group[0].spec.any_seed.title, "Seeds": len(group), "Runs": group}
+    row |= _code_numbers([result.metrics["codes"] for result in group])
+    if "squared_error_per_pixel" in group[0].metrics:
+        errors = [result.metrics for result in group]
+        row["Squared error per pixel"] = _mean(errors, "squared_error_per_pixel", "{:.4f}")
+    return row
+
+
+def _code_numbers(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    row = {}
     for method, words in (("kmeans", "k-means"), ("mixture", "mixture")):
-        right = "{:.1%} / {:.1%}".format
-        row[f"{words}: right / purity"] = right(numbers[f"{method}_hungarian"], numbers[f"{method}_purity"])
-    for key, share in numbers.items():
+        right, purity = (_mean(records, f"{method}_{score}", "{:.1%}") for score in ("hungarian", "purity"))
+        row[f"{words}: right / purity"] = f"{right} / {purity}"
+    for key in records[0]:
         if key.startswith("neighbours_"):
-            row[_labels(*map(int, key.split("_")[1::2]))] = f"{share:.1%}"
-    if "moved" in numbers:
-        moved = "{moved:.1f}° of {typical_same_class:.0f}° / {typical_other_class:.0f}°".format(**numbers)
-        row["Moved by a turn, of same / other digit"] = moved
-    if result and "squared_error_per_pixel" in result.metrics:
-        row["Squared error per pixel"] = f"{result.metrics['squared_error_per_pixel']:.4f}"
+            row[_labels(*map(int, key.split("_")[1::2]))] = _mean(records, key, "{:.1%}")
+    if "moved" in records[0]:
+        moved = (_mean(records, name, "{:.1f}°") for name in ("moved", "typical_same_class", "typical_other_class"))
+        row["Moved by a turn, of same / other digit"] = "{} of {} / {}".format(*moved)
     return row
 
 
@@ -340,16 +353,13 @@ def save(text: str, name: str, *, profile: str, source: str, numbers: Mapping | 
     return text
 
 
-def _mean(
-    records: Sequence[Mapping[str, float]], name: str, *, digits: int = 3, percent: bool = False, unit: str = ""
-) -> str:
-    """Mean of one number over the seeds, ± the standard deviation where there are several."""
-    scale, digits, unit = (100, 2, "%") if percent else (1, digits, unit)
-    values = [scale * record[name] for record in records]
+def _mean(records: Sequence[Mapping[str, float]], name: str, form: str = "{:.3f}") -> str:
+    """Mean of one number over the seeds, ± the standard deviation where there are several, in the format ``form``."""
+    values = [record[name] for record in records]
     if not values:
         return NONE
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}{unit}"
+    spread = " ± " + form.format(statistics.stdev(values)) if len(values) > 1 else ""
+    return form.format(statistics.mean(values)) + spread
 
 
 def _markdown(rows: Iterable[Mapping[str, object]], link: Link | None = None) -> str:
