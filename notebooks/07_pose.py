@@ -198,7 +198,7 @@ for name, numbers in (("random angles", results["pose"].metrics), ("quarter turn
 # %%
 large = [result for result in with_pose[:1] if result.checkpoint.is_file()]
 choice = {f"S-GVAE · pose, papers' size · {result.spec.title}": result.load_model() for result in large}
-small = [result for result in results.values() if result.spec.model in ("sgvae", "svae")]
+small = [r for r in results.values() if r.spec.model in ("sgvae", "svae") and r.checkpoint.is_file()]
 choice |= {result.spec.title.replace(", ", " · ", 1) + f" · {profile}": result.load_model() for result in small}
 explorer = RotationExplorer(choice, test.images, test.labels)
 explorer
