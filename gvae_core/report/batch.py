@@ -369,7 +369,7 @@ def _execute(job: Job, executed: Path, outputs: Path, progress: dict, threads: s
         return
     finally:
         job.problems += job.tracebacks()
-    log.unlink()
+    log.unlink(missing_ok=True)
 
 
 class _Client(PapermillNotebookClient):

@@ -54,8 +54,10 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     paths += [result.checkpoint for result in results if result.spec in shown and result.checkpoint.is_file()]
     files = {folder / "runs" / path.name: path for path in paths}
     files |= {folder / path.name: path for path in (made / "tables" / profile).glob("*.json")}
-    drawn = (made / "figures" / profile).glob("*.*")
-    files |= {folder / p.name: p for p in drawn if p.stem.removesuffix("_full_size") in results_page.FIGURES}
+    suffix = results_page.SUFFIXES[profile]
+    for path in sorted((made / "figures" / profile).glob("*.*")):  # quick draws some at full size, with the suffix
+        if (name := path.stem.removesuffix(suffix)) in results_page.FIGURES:
+            files[folder / (f"{name}{suffix}.png" if path.suffix == ".png" else path.name)] = path
     for path in files.values():
         if path.stat().st_size > CHECKPOINT_BYTES:
             size = path.stat().st_size

@@ -32,7 +32,8 @@ def checkout(tmp_path, monkeypatch, outputs):
 
 def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, outputs):
     results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1), run(CELL, progress=False)]
-    for name in ("figures/paper/figure1_full_size.png", "figures/paper/other.png", "tables/paper/t.md"):
+    for name in ("figure1_full_size.png", "same_way_up.png", "other.png"):
+        name = f"figures/paper/{name}"
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         (outputs / name).write_text(name)
     read = tables.measured([(results[2], {"upright": 0.875})], judge=results[0].spec.key, digits=64)
@@ -48,7 +49,7 @@ def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, 
     names = {result.path.name for result in results} | {result.checkpoint.name for result in results[:2]}
     drawn = {f"{name}_full_size.png" for name in ("accuracy_by_angle", "table2", "latent_drift")}
     assert {path.name for path in written} == {
-        *names, *drawn, "figure1_full_size.png", "reconstructions_full_size.json", "README.md"
+        *names, *drawn, "figure1_full_size.png", "same_way_up_full_size.png", "reconstructions_full_size.json", "README.md"
     }  # fmt: skip
     for result in results:
         assert (checkout / "outputs/paper/runs" / result.path.name).read_bytes() == result.path.read_bytes()
