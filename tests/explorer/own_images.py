@@ -1,7 +1,5 @@
 """Colour images of 48 pixels without labels, and a model with a pose for them; also read by the notebook of a test."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,16 +7,16 @@ from torch.nn import functional
 from gvae_core import rotate
 from gvae_core.mnist import load_splits
 from gvae_core.models import PoseVAE
+from gvae_core.report.profiles import born_rotated
 from gvae_core.rotation import random_angles
-from gvae_core.runs.results import load_model
+from gvae_core.runs.results import find
 
-PAPER = Path(__file__).parents[2] / "outputs" / "paper" / "runs"
 SIDE, INK = 48, torch.tensor([0.2, 0.8, 0.6])[:, None, None]
 
 
 def pose_model() -> PoseVAE:
     """The committed one of full size."""
-    return load_model(PAPER / "sgvae-8d4c3ee2e6e5.safetensors").eval()
+    return find(born_rotated("paper", "mnist")["pose"]).load_model().eval()
 
 
 class OnWhite(PoseVAE):
