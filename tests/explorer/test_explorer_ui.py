@@ -178,13 +178,13 @@ def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def after(page: Page, before: np.ndarray, least: float = 0.5) -> np.ndarray:
     """The picture once its first row differs from ``before``."""
-    for _ in range(400):
+    for _ in range(2400):  # a minute and more: the kernel may share its core with another test
         now = rows(page)
         if change(before, now)[0] > least:
             assert page.locator(".gvae .gvae-error").count() == 0, page.locator(".gvae .gvae-error").inner_text()
             return now
         page.wait_for_timeout(25)
-    raise AssertionError("the picture did not change in 10 s")
+    raise AssertionError("the picture did not change in a minute")
 
 
 def settled(page: Page) -> np.ndarray:
@@ -390,6 +390,7 @@ def test_as_a_web_page_with_voila(page, serve, workplace):
     )  # fmt: skip
     page.goto(address, timeout=120_000)
     page.locator(PICTURE).wait_for(timeout=120_000)
+    settled(page)  # the slider moves while what stands above it is drawn
     drag(page, 100, steps=3)
     assert angle(page) > 45
     before = settled(page)
