@@ -190,13 +190,13 @@ def after(page: Page, before: np.ndarray, least: float = 0.5) -> np.ndarray:
 def settled(page: Page) -> np.ndarray:
     """The picture once it has not changed for a second."""
     now, still = rows(page), 0
-    for _ in range(80):
+    for _ in range(240):
         page.wait_for_timeout(250)
         now, before = rows(page), now
         still = still + 1 if change(before, now)[0] == 0 else 0
         if still == 4:
             return now
-    raise AssertionError("the picture did not come to rest in 20 s")
+    raise AssertionError("the picture did not come to rest in a minute")
 
 
 def handle(page: Page) -> tuple[float, float]:
