@@ -200,6 +200,7 @@ def settled(page: Page) -> np.ndarray:
 
 
 def handle(page: Page) -> tuple[float, float]:
+    page.locator(".gvae .noUi-handle").scroll_into_view_if_needed()  # the mouse cannot reach below the page's edge
     box = page.locator(".gvae .noUi-handle").bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
