@@ -178,25 +178,25 @@ def change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def after(page: Page, before: np.ndarray, least: float = 0.5) -> np.ndarray:
     """The picture once its first row differs from ``before``."""
-    for _ in range(2400):  # a minute and more: the kernel may share its core with another test
+    for _ in range(400):
         now = rows(page)
         if change(before, now)[0] > least:
             assert page.locator(".gvae .gvae-error").count() == 0, page.locator(".gvae .gvae-error").inner_text()
             return now
         page.wait_for_timeout(25)
-    raise AssertionError("the picture did not change in a minute")
+    raise AssertionError("the picture did not change in 10 s")
 
 
 def settled(page: Page) -> np.ndarray:
     """The picture once it has not changed for a second."""
     now, still = rows(page), 0
-    for _ in range(240):
+    for _ in range(80):
         page.wait_for_timeout(250)
         now, before = rows(page), now
         still = still + 1 if change(before, now)[0] == 0 else 0
         if still == 4:
             return now
-    raise AssertionError("the picture did not come to rest in a minute")
+    raise AssertionError("the picture did not come to rest in 20 s")
 
 
 def handle(page: Page) -> tuple[float, float]:

@@ -32,8 +32,8 @@ def checkout(tmp_path, monkeypatch, outputs):
 
 def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, outputs):
     results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1), run(CELL, progress=False)]
-    for name in ("figure1_full_size.png", "same_way_up.png", "other.png"):
-        name = f"figures/paper/{name}"
+    drawn = (f"figures/paper/{name}.png" for name in ("figure1_full_size", "same_way_up", "other"))
+    for name in (*drawn, "tables/paper/t.md"):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         (outputs / name).write_text(name)
     read = tables.measured([(results[2], {"upright": 0.875})], judge=results[0].spec.key, digits=64)
