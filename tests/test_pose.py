@@ -64,6 +64,7 @@ def test_codes_poses_and_views_of_ones_own_images_are_exact_at_quarter_turns(for
     assert canonical[..., :2, :2].min() > 0.89 and again[..., :2, :2].min() > 0.89  # white corners, no wedges
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames, fade", [(1, False), (2, True)])
 def test_mirror_images_have_the_same_content_the_other_hand_and_minus_the_angle(digits, frames, fade):
     images = digits.images[:12].double()
@@ -125,6 +126,7 @@ def agreement(found, hands):
     return [(found * hands)[figure::2].mean().abs().item() for figure in (0, 1)]
 
 
+@pytest.mark.slow
 def test_handedness_is_learned():
     images, _ = chiral_figures(64)
     model = sgvae(pose=True, group="O(2)", **SMALL)
@@ -155,6 +157,7 @@ def test_synchronisation_of_mirrored_copies_is_exact():
         common_handedness(images[:5])
 
 
+@pytest.mark.slow
 def test_training_on_a_white_background_lowers_the_error():
     images = own_images(ImageFormat(48, channels=3), 80)
     model = sgvae(pose=True, images=ImageFormat.measured(images), **SMALL)

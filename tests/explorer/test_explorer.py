@@ -299,6 +299,7 @@ def test_reconstructions_stand_still_with_the_steerable_encoder_only(digits, out
 # --- what belongs to the model and what does not --------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["data", "step", "load", "buffer"])
 def test_the_picture_is_that_of_the_weights_as_they_are_now(digits, tmp_path, way):
     model, other = (svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4)).eval() for _ in range(2))
@@ -340,6 +341,7 @@ def test_a_saved_page_is_that_of_the_weights_as_they_are_now(digits, tmp_path):
     assert all(a["numbers"] != b["numbers"] for a, b in zip(before, after) if "by <b>0°" not in a["numbers"])
 
 
+@pytest.mark.slow
 def test_the_models_mode_and_statistics_stay_as_they_are(digits, tmp_path):
     for model in (TINY_SGVAE.build(), svae(4, channels=(4, 4, 4), decoder_channels=(4, 4, 4))):
         model.train()
@@ -510,6 +512,7 @@ def test_dial_shows_the_sliders_angle_the_one_found_and_the_arc(pose_model, digi
     assert "a: found" in marker and Dial.of(Turn(snapshots({"s": TINY_SGVAE.build()}), turn.digits)) is None
 
 
+@pytest.mark.slow
 def test_with_reflections_the_canonical_view_of_a_mirror_image_is_the_same(digits):
     sizes = dict(fields=(2, 2, 4), frequency=2, layout="isotropic", invariants=8, decoder_channels=(4, 4, 4))
     model = snapshots({"m": sgvae(4, pose=True, group="O(2)", **sizes).eval()})

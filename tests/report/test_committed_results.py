@@ -102,6 +102,7 @@ def test_the_readmes_numbers_of_digits_never_upright_are_those_of_the_jsons():
     assert [row for row in rows if f"| {' | '.join(row)} |" not in text] == []
 
 
+@pytest.mark.slow
 def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))
     models = profiles.full_size_models()
@@ -111,6 +112,7 @@ def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_pat
         assert parameter_count(result.load_model()) == result.parameters
 
 
+@pytest.mark.slow
 def test_the_full_size_sgvae_does_not_see_the_angle_and_the_svae_does(monkeypatch, tmp_path):
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))
     judge = find(profiles.best_judge("quick", "mnist5k"))

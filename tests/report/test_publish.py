@@ -30,6 +30,7 @@ def checkout(tmp_path, monkeypatch, outputs):
     return root
 
 
+@pytest.mark.slow
 def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, outputs):
     results = [run(TINY_CNN, progress=False), run(TINY_SVAE, progress=False, stop_after=1), run(CELL, progress=False)]
     drawn = (f"figures/paper/{name}.png" for name in ("figure1_full_size", "same_way_up", "other"))

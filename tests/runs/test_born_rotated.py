@@ -37,6 +37,7 @@ def test_a_classifier_is_born_rotated_too(outputs, monkeypatch):
     assert not torch.equal(images, upright.train.images)
 
 
+@pytest.mark.slow
 def test_pixels_are_codes_of_themselves(digits):
     numbers = kinds.code_numbers(lambda images: images.flatten(1), digits, load_splits("mnist5k").train.first(200))
     assert 0.1 < numbers["kmeans_hungarian"] < 0.6 and 0.1 < numbers["neighbours_100"] < numbers["neighbours_200"] < 0.8

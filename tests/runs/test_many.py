@@ -231,6 +231,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own handlers stay
 
 
+@pytest.mark.slow
 def test_run_and_list(outputs, tiny, capsys):
     assert main(["run", "table1", "table2", "--seeds", "0,2", "--device", "cpu", "--stop-after", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -288,6 +289,7 @@ def test_wrong_arguments_are_errors_in_words(outputs, capsys, monkeypatch, argum
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_list_names_damaged_files_and_the_way_out(outputs, tiny, capsys):
     result = run(TINY_CNN, progress=False)
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:-1])

@@ -141,6 +141,7 @@ def test_an_unknown_profile_is_an_error():
         profiles.table1("quik", "mnist5k")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.model)
 def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
     result = run(spec, progress=False)
@@ -165,6 +166,7 @@ def test_a_run_is_stored_loaded_and_rebuilt(outputs, spec, monkeypatch, digits):
         assert metrics.reconstruct(model, digits.images[:3]).shape == (3, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_numbers_repeat(outputs, tmp_path, monkeypatch):
     first = run(TINY_SGVAE, progress=False)
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
@@ -220,6 +222,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, damage, message", DAMAGES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_damaged_files_are_named_and_the_run_is_computed_again(outputs, tmp_path, kind, damage, message):
     last = 1 if "state" in kind else None
@@ -361,6 +364,7 @@ def _same(one, other):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [THREE, dataclasses.replace(TINY_GCNN, epochs=3)], ids=lambda spec: spec.model)
 def test_a_stopped_run_says_so_and_goes_on_as_if_it_had_not_stopped(outputs, tmp_path, monkeypatch, spec):
     interim = run(spec, progress=False, stop_after=1)

@@ -43,6 +43,7 @@ def test_without_a_compiler_the_torch_path_is_taken(monkeypatch, compiler):
         native.load.cache_clear()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_built_once(tmp_path):
     first = building.build(tmp_path)
@@ -61,6 +62,7 @@ INSTRUCTION_SETS = {
 }.get(platform.machine(), {"baseline": ()})
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
 def test_every_instruction_set(name, tmp_path, monkeypatch):

@@ -183,6 +183,7 @@ WRITERS = [by_copy, by_data, by_assigned_data, by_set, by_numpy, by_state_dict, 
 WRITERS += [by_new_parameter, by_optimiser]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*PATHS, "escnn", "dense"])
 @pytest.mark.parametrize("write", WRITERS)
 def test_every_way_to_write_weights_is_seen(monkeypatch, path, write):

@@ -43,6 +43,7 @@ def test_accelerate_twice_and_change_the_path():
     assert path_in_use(module) == "escnn" and types == [type(m) for m in module.modules()]
 
 
+@pytest.mark.slow
 def test_deepcopy_and_pickle():
     module = accelerate(encoder(), "torch")
     x = torch.randn(2, 1, 16, 16)
@@ -187,6 +188,7 @@ def test_autocast_follows_escnn(path):
     assert error(found.float(), expected.float()) < 0.1  # bfloat16 has 3 digits, twelve layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_loss_curves_coincide(path):
     """200 optimiser steps from the same seed, dropout included: within 1e-3 of escnn's loss."""

@@ -142,6 +142,7 @@ class Invariants(nn.Module):
         return output(self.body, images)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:No complete tensor found in the group")  # torch's own, while it loads the file
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("ran", [True, False])
