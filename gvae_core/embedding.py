@@ -25,7 +25,7 @@ from .checkpoints import load_metadata
 from .files import cache_folder, user_path
 from .images import SIZES, ImageSet, as_floats
 from .metrics import BATCH
-from .models import ImageFormat, PoseVAE, load_model, save_model, sgvae
+from .models import ImageFormat, PoseVAE, load_model, reading, save_model, sgvae
 from .models.autoencoders import degrees, hands
 from .rotation import mirrored
 from .runs.run import repeatable, resolve_device
@@ -63,6 +63,8 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     beta, learning_rate, batch_size : see `training.pose_losses` and `training.Schedule`
     reflections : codes do not see either whether an image is mirrored, which `handedness` says; canonical views are
         mirrored back
+    frames : turned copies of an image that are averaged where it is read, not in training: 3 make codes and angles move
+        half as much between quarter turns, in three times the time
     network : arguments of `models.sgvae` that differ from `NETWORK`, with reflections from `REFLECTING`
     seed : of everything random; the same seed gives the same codes, on one machine and number of threads
     device : cpu, cuda, cuda:N, or auto: a GPU if there is one
@@ -84,6 +86,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         learning_rate: float = 0.005,
         batch_size: int = 50,
         reflections: bool = False,
+        frames: int = 1,
         network: Mapping[str, object] | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -96,6 +99,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.reflections = reflections
+        self.frames = frames
         self.network = network
         self.seed = seed
         self.device = device
@@ -129,7 +133,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     def key(self, images: ImageSet | np.ndarray | Tensor) -> str:
         """Name of what `fit` gives: the hash of images, parameters and versions."""
         parameters = self._parameters() | {name: version(name) for name in ("torch", "escnn")}
-        parameters = {name: value for name, value in parameters.items() if name not in ("device", "progress")}
+        parameters = {name: value for name, value in parameters.items() if name not in ("device", "progress", "frames")}
         digest = hashlib.sha256(json.dumps([_VERSION, parameters], sort_keys=True, default=repr).encode())
         pixels = _checked(images)
         digest.update(f"{pixels.dtype} {list(pixels.shape)}".encode())
@@ -138,8 +142,11 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         return digest.hexdigest()[:24]
 
     def _parameters(self) -> dict[str, object]:
-        """Without ``reflections`` as before there were any, for keys and files."""
-        return {name: value for name, value in self.get_params(deep=False).items() if name != "reflections" or value}
+        """Without what was added later where it is as before, for keys and files."""
+        later = {"reflections": False, "frames": 1}
+        return {
+            name: value for name, value in self.get_params(deep=False).items() if (name, value) not in later.items()
+        }
 
     def _fit(self, pixels: Tensor, start: float, state_file: Path) -> None:
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.seed))
@@ -206,7 +213,9 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         device = next(self.model_.parameters()).device
         many = max(1, BATCH * SIZES[0] ** 2 // self.model_.images.size**2)  # so that memory is that of digits
         for batch in _checked(images).split(many):
-            yield function(self.model_, as_floats(batch.to(device)))
+            with reading(self.model_, self.frames):
+                found = function(self.model_, as_floats(batch.to(device)))
+            yield found
 
     def _check_scale(self, images: object) -> None:
         if isinstance(images, ImageSet) and images.scale != self.scale_:
@@ -285,7 +294,7 @@ def _numbers(model: PoseVAE, batch: Tensor) -> Numbers:
     return tuple(part.cpu().numpy() for part in parts)
 
 
-def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str) -> Iterator[Numbers]:
+def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str, frames: int = 1) -> Iterator[Numbers]:
     """What the model of a file by `RotationAgnosticEmbedding.save` says about images, computed by dask's workers.
 
     Model and images travel to them, a few parts at a time; nothing else is shared. ValueError where dask is not
@@ -302,15 +311,15 @@ def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str) -> Iterator
         waiting = deque()
         for first in range(0, len(images), 4 * BATCH):
             part = np.ascontiguousarray(images.pixels[first : first + 4 * BATCH])
-            waiting.append(client.submit(_on_worker, model, part, pure=False))
+            waiting.append(client.submit(_on_worker, model, part, frames, pure=False))
             if len(waiting) > ahead:
                 yield from waiting.popleft().result()
         for task in waiting:
             yield from task.result()
 
 
-def _on_worker(model: bytes, pixels: np.ndarray) -> list[Numbers]:
-    return list(_of_bytes(model).numbers(pixels))
+def _on_worker(model: bytes, pixels: np.ndarray, frames: int) -> list[Numbers]:
+    return list(_of_bytes(model).set_params(frames=frames).numbers(pixels))
 
 
 @functools.lru_cache(maxsize=2)

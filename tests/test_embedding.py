@@ -85,6 +85,23 @@ def test_a_quarter_turn_moves_the_angle_and_not_the_code(fitted, images):
     assert torch.allclose(fitted.canonical(turned), fitted.canonical(images), atol=0.05)
 
 
+def test_more_frames_are_the_same_model_read_better(fitted, images, tmp_path):
+    assert fitted.set_params(frames=3).key(images) == clone(fitted).set_params(frames=1).key(images)
+    try:
+        codes, angles = fitted.transform(images), fitted.poses(images)[0]
+        fitted.save(tmp_path / "model.safetensors")
+    finally:
+        fitted.set_params(frames=1)
+    assert np.array_equal(
+        RotationAgnosticEmbedding.load(tmp_path / "model.safetensors", "cpu").transform(images), codes
+    )
+    assert not np.allclose(fitted.transform(images), codes, atol=1e-4)
+    model = sgvae(3, pose=True, images=fitted.model_.images, **embedding.NETWORK | NETWORK | {"frames": 3}).eval()
+    model.load_state_dict(fitted.model_.state_dict())
+    with torch.no_grad():
+        assert np.allclose(model.poses(images / 255)[0], angles, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_with_reflections_codes_do_not_see_mirror_images(images, tmp_path):
     reflecting = RotationAgnosticEmbedding(**{**TINY, "epochs": 1}, reflections=True).fit(images)
@@ -290,10 +307,10 @@ def test_fit_and_embed_with_reflections(folder, tmp_path, tiny_default, monkeypa
     model, table = tmp_path / "own.safetensors", tmp_path / "codes.csv"
     command = ["fit", str(folder), "--out", str(model), "--latent-dim", "3", "--epochs", "1", "--device", "cpu"]
     assert main([*command, "--reflections"]) == 0
-    assert main(["embed", str(folder), "--model", str(model), "--out", str(table)]) == 0
+    assert main(["embed", str(folder), "--model", str(model), "--out", str(table), "--frames", "2"]) == 0
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert list(rows[0]) == ["name", "label", "angle", "spread", "handedness", "z1", "z2", "z3"] and len(rows) == 40
-    fitted = RotationAgnosticEmbedding.load(model, "cpu")
+    fitted = RotationAgnosticEmbedding.load(model, "cpu").set_params(frames=2)
     assert np.array_equal([float(row["handedness"]) for row in rows], fitted.handedness(load_images(folder)))
 
 

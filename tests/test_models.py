@@ -20,6 +20,7 @@ from gvae_core.models import (
     SteerableEncoder,
     inputs,
     parameter_count,
+    reading,
     sgvae,
     svae,
 )
@@ -303,6 +304,20 @@ def test_frames_average_the_invariants_of_turned_copies(digits):
         assert torch.allclose(three(images), mean, atol=1e-6)
         assert not torch.allclose(three(images), one(images), atol=1e-3)
     assert SteerableEncoder(**arguments, frames=2).frame_angles == [-22.5, 22.5]
+
+
+def test_more_frames_may_be_read_than_were_trained(digits):
+    sizes = dict(layout="isotropic", latent_dim=4, pose=True)
+    torch.manual_seed(0)
+    one, three = (small_sgvae(**sizes, frames=frames).eval() for frames in (1, 3))
+    three.load_state_dict(one.state_dict())
+    images = digits.images[:8]
+    with torch.no_grad(), reading(one, 3):
+        assert torch.equal(one.encode(images).loc, three.encode(images).loc)
+        assert torch.equal(one.poses(images)[0], three.poses(images)[0])
+    assert one.encoder.frame_angles == [0]
+    with pytest.raises(ValueError, match="frames .* at least 1, got 0"), reading(one, 0):
+        pass
 
 
 def test_a_plain_cnn_fails_where_the_gcnn_passes(digits):

@@ -10,7 +10,15 @@ M. Weiler, *A program to build E(N)-equivariant steerable CNNs*, ICLR 2022).
 
 from .autoencoders import GaussianVAE, PoseVAE, SphericalVAE, sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
-from .encoders import LAYOUTS, ConvolutionalEncoder, EncoderLayout, SteerableEncoder, encoder_layout, parameter_count
+from .encoders import (
+    LAYOUTS,
+    ConvolutionalEncoder,
+    EncoderLayout,
+    SteerableEncoder,
+    encoder_layout,
+    parameter_count,
+    reading,
+)
 from .inputs import ImageFormat
 from .modes import evaluating
 from .saving import load_model, save_model
@@ -32,6 +40,7 @@ __all__ = [
     "evaluating",
     "load_model",
     "parameter_count",
+    "reading",
     "save_model",
     "sgvae",
     "svae",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import escnn.nn as enn
@@ -212,8 +213,7 @@ class SteerableEncoder(nn.Module):
         check_dropout(dropout)
         self.invariants, self.vectors, self.signs = invariants, vectors, vectors if group == "O(2)" else 0
         self.grid_size = layout.grid_size
-        # symmetric about 0, so that with two frames both are interpolated alike
-        self.frame_angles = [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
+        self.frame_angles = _frame_angles(frames)
         gspace = _plane(group, frequency)
         field_type = enn.FieldType(gspace, self.images.channels * [gspace.trivial_repr])
         size = layout.grid_size
@@ -332,6 +332,25 @@ class ConvolutionalEncoder(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
         images = self.images.checked(images, self[0].weight, self.training)
         return super().forward(self.images.on_grid(images, self.images.canvas_size))
+
+
+def _frame_angles(frames: int) -> list[float]:
+    """Degrees, symmetric about 0, so that with two frames both are interpolated alike."""
+    return [90 / frames * (k - (frames - 1) / 2) for k in range(frames)]
+
+
+@contextmanager
+def reading(model: nn.Module, frames: int) -> Iterator[None]:
+    """Inside, the `SteerableEncoder` of an autoencoder averages over so many frames, whatever it was trained with.
+
+    Its codes and poses then move less between quarter turns; training costs no more, reading grows ``frames``-fold.
+    """
+    check_whole(frames=frames)
+    before, model.encoder.frame_angles = model.encoder.frame_angles, _frame_angles(frames)
+    try:
+        yield
+    finally:
+        model.encoder.frame_angles = before
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -269,7 +269,7 @@ def poses(results: Sequence[Result], link: Link | None = None) -> str:
         errors = [record["angle_errors"] for record in numbers]
         mean, median = (_mean(errors, name, "{:.2f}°") for name in ("mean", "median"))
         row = {
-            "Model": group[0].spec.any_seed.title,
+            "Model": _read(group[0]),
             "Seeds": len(group),
             "R": _mean(errors, "resultant", "{:.4f}"),
             "Mean / median error": f"{mean} / {median}",
@@ -303,12 +303,18 @@ def codes(results: Sequence[Result], pixels: Mapping[str, float] | None = None, 
 
 
 def _code_row(group: Sequence[Result]) -> dict[str, object]:
-    row = {"Codes of": group[0].spec.any_seed.title, "Seeds": len(group), "Runs": group}
+    row = {"Codes of": _read(group[0]), "Seeds": len(group), "Runs": group}
     row |= _code_numbers([result.metrics["codes"] for result in group])
     if "squared_error_per_pixel" in group[0].metrics:
         errors = [result.metrics for result in group]
         row["Squared error per pixel"] = _mean(errors, "squared_error_per_pixel", "{:.4f}")
     return row
+
+
+def _read(result: Result) -> str:
+    """The title of all seeds, and how many turned copies of a digit were read where these are more than in training."""
+    frames = result.metrics.get("frames", 1)
+    return result.spec.any_seed.title + (f", read in {frames} frames" if frames > 1 else "")
 
 
 def _code_numbers(records: Sequence[Mapping[str, float]]) -> dict[str, str]:

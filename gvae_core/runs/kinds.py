@@ -22,6 +22,7 @@ ANGLES = tuple(range(-180, 181, 15))  # accuracy and drift are measured at these
 DRIFT_IMAGES = 200  # the latent drift is a mean over so many test digits
 ANGLE_SEED = 20220901  # of the rotated test images' angles, the same for every run
 BORN_SEED = 20261125  # of the angles at which training images are born under the protocol born_rotated
+POSE_FRAMES = 3  # turned copies of a digit that a model with a pose reads when it is measured, see `models.reading`
 ROTATED_MNIST = (12_000, 50_000)  # training and test digits of its protocol (H. Larochelle et al., ICML 2007)
 
 
@@ -88,8 +89,15 @@ def _measure_autoencoder(model: nn.Module, splits: Splits, spec: RunSpec) -> dic
 
     Of a model that says how images are turned, instead: losses of turned ones, and how well the angles are found.
     Under the protocol born_rotated also what the codes are worth, and the squared error of what is drawn as the digits
-    came, a mean over the 28 x 28 pixels.
+    came, a mean over the 28 x 28 pixels. ``frames`` are those that a `PoseVAE` reads.
     """
+    if spec.sizes.get("pose"):
+        with models.reading(model, POSE_FRAMES):
+            return _autoencoder_numbers(model, splits, spec) | {"frames": POSE_FRAMES}
+    return _autoencoder_numbers(model, splits, spec)
+
+
+def _autoencoder_numbers(model: nn.Module, splits: Splits, spec: RunSpec) -> dict:
     test, turned, born = splits.test, _turned(splits.test.images), {}
     if spec.protocol == "born_rotated":
         code = functools.partial(metrics.latent_codes, model)

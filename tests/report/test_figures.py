@@ -143,7 +143,7 @@ def test_codes_of_models_pixels_and_a_classifier_share_columns(outputs):
     vae, cnn = run(TINY_SGVAE, progress=False), run(TINY_CNN, progress=False)
     moved = dict(moved=10.0, typical_same_class=50.0, typical_other_class=90.0)
     numbers = CODES | {"neighbours_96": 0.5, "neighbours_96_of_50000": 0.625} | moved
-    coded = dataclasses.replace(vae, metrics={"codes": numbers, "squared_error_per_pixel": 0.01234})
+    coded = dataclasses.replace(vae, metrics={"codes": numbers, "squared_error_per_pixel": 0.01234, "frames": 3})
     older = dataclasses.replace(TINY_SGVAE, beta=2.0)
     old = dataclasses.replace(vae, spec=older, metrics={"codes": CODES | {"neighbours_96": 0.125} | moved})
     read = dataclasses.replace(cnn, metrics={"test_rotated_accuracy": 0.75})
@@ -156,6 +156,7 @@ def test_codes_of_models_pixels_and_a_classifier_share_columns(outputs):
     assert [row[labels] for row in rows] == ["12.5%", "50.0%", "37.5%", "75.0%"]
     assert [row[many] for row in rows] == ["–", "62.5%", "–", "–"]
     assert [row[pixel] for row in rows] == ["–", "0.0123", "–", "–"]
+    assert [row[0].endswith(", read in 3 frames") for row in rows] == [False, True, False, False]
     assert rows[2][0] == "pixels" and rows[3][0].endswith("supervised")
     another = dataclasses.replace(coded, spec=dataclasses.replace(TINY_SGVAE, seed=1))
     another = dataclasses.replace(another, metrics=coded.metrics | {"codes": numbers | {"neighbours_96": 0.75}})

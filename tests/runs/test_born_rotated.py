@@ -57,3 +57,13 @@ def test_the_many_test_digits_are_none_of_the_known(monkeypatch):
         lambda x: x.flatten(1), kinds.Digits(*[t[:5] for t in (images, mnist.train_labels)], None, ""), known
     )
     assert "neighbours_12_of_50" in numbers
+
+
+def test_a_model_with_a_pose_is_measured_in_more_frames_than_it_was_trained_with(monkeypatch):
+    sizes = dict(fields=(2, 2, 2), frequency=1, invariants=2, decoder_channels=(2, 2, 2), layout="isotropic", pose=True)
+    common = dict(protocol="born_rotated", latent_dim=3, beta=1.0)
+    spec = RunSpec("sgvae", **TINY, **common, sizes=sizes)
+    monkeypatch.setattr(kinds, "_autoencoder_numbers", lambda model, *_: {"angles": model.encoder.frame_angles})
+    model = spec.build()
+    assert kinds.KINDS["sgvae"].measure(model, None, spec) == {"angles": [-30, 0, 30], "frames": 3}
+    assert model.encoder.frame_angles == [0]
