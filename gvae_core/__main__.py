@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fitting.add_argument("--minutes", type=_positive, metavar="M", help="end within these; default: no limit")
     fitting.add_argument(
-        "--reflections", action="store_true", help="a mirror image is the same figure; takes 1.8 times as long"
+        "--reflections", action="store_true", help="a mirror image is the same figure; takes 1.7 times as long"
     )
     fitting.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random; default: 0")
     embedding = add(

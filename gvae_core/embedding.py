@@ -34,15 +34,24 @@ from .training import Losses, Schedule, fit, pose_losses
 
 LEAST = 16  # images to learn from
 SEEN = 60_000  # images that a training without ``epochs`` sees, but every one at least once
-NETWORK = dict(fields=(16, 32, 48), frequency=3, layout="isotropic", invariants=96, dropout=0.0, inner_dropout=0.0)
-REFLECTING = dict(group="O(2)", fields=(12, 22, 32))  # as many parameters, for 1.8 times the time
+# A larger one, fields (16, 32, 48) and frequency 3, takes 2.6 times as long a step, and learns less in the same time.
+NETWORK = dict(
+    fields=(8, 16, 32),
+    frequency=2,
+    layout="isotropic",
+    invariants=64,
+    decoder_channels=(64, 48, 32),
+    dropout=0.0,
+    inner_dropout=0.0,
+)
+REFLECTING = dict(group="O(2)", fields=(6, 11, 22))  # as many parameters, for 1.7 times the time
 _END = 0.03  # of the learning rate is left at the end
 _ROUND = 4_000  # images at most between two states on disk
 _MEASURED = 2_000  # images whose background and spread stand for all
 _SYNCHRONISED = 5_000  # images that are compared with each other; the cost grows with the square
 _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
-_VERSION = 1  # raised by hand when the same images and parameters would give another model
+_VERSION = 2  # raised by hand when the same images and parameters would give another model
 
 Numbers = tuple[np.ndarray, ...]  # codes [N, d], angles and spread [N] in degrees, with reflections hands [N], 1 or -1
 
