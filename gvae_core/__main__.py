@@ -114,8 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     embedding.add_argument("--model", type=user_path, required=True, metavar="MODEL.safetensors", help="by gvae fit")
     embedding.add_argument("--out", type=user_path, required=True, metavar="CODES.csv", help="the table")
     embedding.add_argument(
-        "--frames", type=_count, default=1, metavar="K",
-        help="turned copies of an image that are averaged: 3 halve what is left of its angle, in three times the time",
+        "--frames", type=_count, metavar="K",
+        help="turned copies of an image that are averaged: 3 leave less of its angle, in three times the time; "
+        "default: the model's, 1 after gvae fit",
     )  # fmt: skip
     embedding.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT", help="compute on the dask cluster of this scheduler"
@@ -335,10 +336,11 @@ def _embed(args: argparse.Namespace) -> int:
     from gvae_core.files import write_atomically
 
     try:
-        model = RotationAgnosticEmbedding.load(args.model, args.device).set_params(frames=args.frames)
+        model = RotationAgnosticEmbedding.load(args.model, args.device)
+        model.frames = args.frames or model.frames
         form = model.model_.images
         images = _own_images(args, size=form.size, channels=form.channels, scale=model.scale_)
-        on_cluster = (args.model, images, args.scheduler, args.frames)
+        on_cluster = (args.model, images, args.scheduler, model.frames)
         parts = numbers_on_cluster(*on_cluster) if args.scheduler else model.numbers(images)
 
         def write(temporary):

@@ -73,7 +73,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     reflections : codes do not see either whether an image is mirrored, which `handedness` says; canonical views are
         mirrored back
     frames : turned copies of an image that are averaged where it is read, not in training: 3 make codes and angles move
-        half as much between quarter turns, in three times the time
+        less between quarter turns, in three times the time
     network : arguments of `models.sgvae` that differ from `NETWORK`, with reflections from `REFLECTING`
     seed : of everything random; the same seed gives the same codes, on one machine and number of threads
     device : cpu, cuda, cuda:N, or auto: a GPU if there is one
@@ -303,7 +303,7 @@ def _numbers(model: PoseVAE, batch: Tensor) -> Numbers:
     return tuple(part.cpu().numpy() for part in parts)
 
 
-def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str, frames: int = 1) -> Iterator[Numbers]:
+def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str, frames: int) -> Iterator[Numbers]:
     """What the model of a file by `RotationAgnosticEmbedding.save` says about images, computed by dask's workers.
 
     Model and images travel to them, a few parts at a time; nothing else is shared. ValueError where dask is not

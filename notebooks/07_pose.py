@@ -93,8 +93,8 @@ Markdown(tables.runs(list(results.values())))
 #
 # Each test digit is turned by a random angle. The true pose is that angle plus the orientation that the model gives to
 # the digit's class, which nobody chose. A digit is read in three *frames*: copies of it, turned by −30°, 0° and 30°, over
-# which the network's answers are averaged. That costs no training (it saw one) and halves what the pixel grid does to
-# angles and codes.
+# which the network's answers are averaged. That costs no training (it saw one), and the pixel grid does less to angles and
+# codes.
 
 # %%
 test, angles = splits.test, random_angles(len(splits.test.images), ANGLE_SEED)

@@ -312,6 +312,9 @@ def test_fit_and_embed_with_reflections(folder, tmp_path, tiny_default, monkeypa
     assert list(rows[0]) == ["name", "label", "angle", "spread", "handedness", "z1", "z2", "z3"] and len(rows) == 40
     fitted = RotationAgnosticEmbedding.load(model, "cpu").set_params(frames=2)
     assert np.array_equal([float(row["handedness"]) for row in rows], fitted.handedness(load_images(folder)))
+    fitted.save(model)
+    assert main(["embed", str(folder), "--model", str(model), "--out", str(tmp_path / "again.csv")]) == 0
+    assert (tmp_path / "again.csv").read_text() == table.read_text()  # with the frames that the model was saved with
 
 
 @pytest.mark.parametrize(
