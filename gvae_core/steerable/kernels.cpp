@@ -20,6 +20,7 @@
 #include <exception>
 #include <memory>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -30,14 +31,14 @@ constexpr int LANES = 8;  // fields are padded to this, whatever the width of a 
 constexpr int WIDTH = 16, ROWS = 8,
               GROUP = 4;  // floats per register, rows of a product tile, vectors per filter pass
 #elif defined(__AVX2__)
-constexpr int WIDTH = 8, ROWS = 6, GROUP = 2;
+constexpr int WIDTH = 8, ROWS = 6, GROUP = 4;
 #elif defined(__aarch64__)
 constexpr int WIDTH = 4, ROWS = 12, GROUP = 4;
 #else
 constexpr int WIDTH = 4, ROWS = 6, GROUP = 2;
 #endif
 constexpr int PANEL = 2 * WIDTH;  // columns of a product tile
-constexpr int FILTERS = 6;        // at most so many filters in registers at a time
+constexpr int FILTERS = 3;        // at most so many filters in registers at a time
 constexpr int MAX_COMPONENTS = 64, MAX_GRID = 256;
 constexpr long TILE_FLOATS =
     192 * 1024;  // filtered maps that stay in the second-level cache: 768 KiB
@@ -171,7 +172,8 @@ extern "C" struct Convolution {
     int64_t height_out, width_out, components_out, fields_out;
     int64_t kernel, stride, pad_y, pad_x;
     int64_t filters, first_component, end_component, blocks, maps, threads;
-    const float* bank;     // [taps][filters]
+    const float* bank;      // by parity [parts of a window][filters of it], see Fold
+    const int32_t* parity;  // [4]: how many filters are even, odd in x, odd in y, odd in both
     const int32_t* block;  // [blocks][start, size, first map, maps]
     const int32_t*
         term_begin;  // [maps + 1]: a map is a sum of terms, coefficient * (filter * component)
@@ -184,6 +186,27 @@ extern "C" struct Convolution {
 
 namespace {
 
+// A filter of a steerable kernel is even or odd under the mirrors of both axes, so that it need not meet every tap of a
+// window: only the sums and differences of those that a mirror exchanges, a quarter of them. They come by parity, as
+// Convolution::parity has them, each in the order of the window's upper left quarter, V vectors of channels an entry.
+struct Fold {
+    long odd, even, first[4]{}, entries[4]{};  // pairs of rows; those and the middle row; where a parity's entries are
+    constexpr explicit Fold(long k) : odd(k / 2), even(k - odd) {
+        for (long parity = 0, at = 0; parity < 4; at += entries[parity++]) {
+            first[parity] = at;
+            entries[parity] = (parity & 2 ? odd : even) * (parity & 1 ? odd : even);
+        }
+    }
+};
+
+// At most FILTERS filters of a parity, their bank [entries][stride], on the parts of a window from `part` on; `add` to
+// what others of the parity have left there.
+struct Filters {
+    const float* bank;
+    long entries, stride, part, first, count;
+    bool add;
+};
+
 // Addresses derived from a Convolution.
 struct Layout {
     const Convolution& c;
@@ -195,18 +218,32 @@ struct Layout {
     long row, matrices, panel_floats, panel_back_floats, image_floats;
     long group,
         tile_pixels,  // images that go through together, and how many of their pixels at a time
-        batch;        // pixels that are filtered before their maps are combined
+        batch,        // pixels that are filtered before their maps are combined
+        scratch;      // floats for the filtered components of those, and the parts of a window
+    Fold fold;
+    std::vector<Filters> filters;
 
-    explicit Layout(const Convolution& c) : c(c) {
+    explicit Layout(const Convolution& c) : c(c), fold(c.kernel) {
         padded_fields_out = round_up(c.fields_out, LANES);
         channels = c.components * round_up(c.fields, LANES);
         channels_out = c.components_out * padded_fields_out;
         used = (c.end_component - c.first_component) * round_up(c.fields, LANES);
         sources = c.filters * used;
         batch = std::clamp<long>(FILTERED_FLOATS / sources, 1, BATCH);
+        scratch = batch * sources + c.kernel * c.kernel * GROUP * WIDTH;
         padded_height = c.height + 2 * c.pad_y;
         padded_width = c.width + 2 * c.pad_x;
         pixels = c.height_out * c.width_out;
+        const float* bank = c.bank;
+        for (long parity = 0, before = 0; parity < 4; before += c.parity[parity++]) {
+            const long of_it = c.parity[parity], shares = (of_it + FILTERS - 1) / FILTERS;
+            for (long g = 0; g < shares; ++g) {
+                const long first = g * of_it / shares, count = (g + 1) * of_it / shares - first;
+                filters.push_back(
+                    {bank + first, fold.entries[parity], of_it, fold.first[parity], before + first, count, g > 0});
+            }
+            bank += of_it * fold.entries[parity];
+        }
         row = matrices = panel_floats = panel_back_floats = 0;
         for (long b = 0; b < c.blocks; ++b) {
             column.push_back(row);
@@ -316,72 +353,159 @@ void crop_image(const Layout& l, const float* padded, const float* keep, float* 
             move_pixel(l, padded + padded_place(l, y, column), keep, p, x + p * l.channels);
 }
 
-// F filters on V vectors of channels at one pixel: z[f] = sum over taps of bank[tap][f] *
-// window[tap]
-template <class Vec, int F, int V>
-inline void filter_vectors(const Layout& l, const float* window, const float* bank, float* z) {
-    constexpr long WIDTH = SIZE<Vec>;
-    Vec sum[F][V] = {};
-    const long k = l.c.kernel;
-    for (long y = 0; y < k; ++y)
-        for (long x = 0; x < k; ++x) {
-            const float* p = window + (y * l.padded_width + x) * l.channels;
-            const float* w = bank + (y * k + x) * l.c.filters;
+// visit(taps, parts, pair_x, pair_y): where the taps are that the mirrors exchange, [lower][right], their entries by
+// parity, and whether there are two by x, by y. Unrolled for kernels of K; 0 is any: in unfold_window, unrolled, too many
+// would need a register.
+template <int K, class Body>
+inline void for_quarter(const Layout& l, const Body& visit) {
+    const Fold fold(K > 0 ? K : l.c.kernel);
+    const long row = l.padded_width * l.channels, last = (K > 0 ? K : l.c.kernel) - 1;
+#pragma GCC unroll 4
+    for (long y = 0; y < fold.even; ++y)
+#pragma GCC unroll 4
+        for (long x = 0; x < fold.even; ++x) {
+            const long taps[4] = {y * row + x * l.channels, y * row + (last - x) * l.channels,
+                                  (last - y) * row + x * l.channels, (last - y) * row + (last - x) * l.channels};
+            const long wide = y * fold.even + x, narrow = y * fold.odd + x;
+            const long parts[4] = {wide, fold.first[1] + narrow, fold.first[2] + wide, fold.first[3] + narrow};
+            visit(taps, parts, x < fold.odd, y < fold.odd);
+        }
+}
+
+template <class Vec, int V, int K>
+inline void fold_window(const Layout& l, const float* window, float* parts) {
+    for_quarter<K>(l, [&](const long* taps, const long* at, bool pair_x, bool pair_y) {
+        for (long v = 0; v < V * SIZE<Vec>; v += SIZE<Vec>) {
+            const auto tap = [&](int i) { return load<Vec>(window + taps[i] + v); };
+            const auto put = [&](int i, Vec value) { store(parts + at[i] * V * SIZE<Vec> + v, value); };
+            const Vec a = tap(0);
+            if (!pair_x && !pair_y) {
+                put(0, a);
+            } else if (!pair_y) {
+                const Vec b = tap(1);
+                put(0, a + b), put(1, a - b);
+            } else if (!pair_x) {
+                const Vec c = tap(2);
+                put(0, a + c), put(2, a - c);
+            } else {
+                const Vec b = tap(1), c = tap(2), d = tap(3);
+                const Vec upper = a + b, lower = c + d, upper_odd = a - b, lower_odd = c - d;
+                put(0, upper + lower), put(1, upper_odd + lower_odd);
+                put(2, upper - lower), put(3, upper_odd - lower_odd);
+            }
+        }
+    });
+}
+
+// The transpose: window += the taps that the parts make.
+template <class Vec, int V>
+inline void unfold_window(const Layout& l, const float* parts, float* window) {
+    for_quarter<0>(l, [&](const long* taps, const long* at, bool pair_x, bool pair_y) {
+        for (long v = 0; v < V * SIZE<Vec>; v += SIZE<Vec>) {
+            const auto part = [&](int i) { return load<Vec>(parts + at[i] * V * SIZE<Vec> + v); };
+            const auto add = [&](int i, Vec value) {
+                float* to = window + taps[i] + v;
+                store(to, load<Vec>(to) + value);
+            };
+            const Vec even = part(0);
+            if (!pair_x && !pair_y) {
+                add(0, even);
+            } else if (!pair_y) {
+                const Vec odd = part(1);
+                add(0, even + odd), add(1, even - odd);
+            } else if (!pair_x) {
+                const Vec odd = part(2);
+                add(0, even + odd), add(2, even - odd);
+            } else {
+                const Vec odd_x = part(1), odd_y = part(2), both = part(3);
+                const Vec left = even + odd_x, right = even - odd_x, left_odd = odd_y + both, right_odd = odd_y - both;
+                add(0, left + left_odd), add(1, right + right_odd);
+                add(2, left - left_odd), add(3, right - right_odd);
+            }
+        }
+    });
+}
+
+// F filters on V vectors of channels of the parts of a window: z[filter] = sum over entries of bank[entry] * parts[entry]
+template <class Vec, int V, int F = FILTERS>
+inline void filter_parts(const Filters& filters, const float* parts, float* z, long used) {
+    if constexpr (F > 0) {
+        if (filters.count < F) return filter_parts<Vec, V, F - 1>(filters, parts, z, used);
+        Vec sum[F][V] = {};
+        const float* bank = filters.bank;
+        for (long e = 0; e < filters.entries; ++e, bank += filters.stride, parts += V * SIZE<Vec>) {
             Vec in[V];
-            for (int v = 0; v < V; ++v) in[v] = load<Vec>(p + v * WIDTH);
+            for (int v = 0; v < V; ++v) in[v] = load<Vec>(parts + v * SIZE<Vec>);
             for (int f = 0; f < F; ++f) {
-                const Vec weight = all<Vec>(w[f]);
+                const Vec weight = all<Vec>(bank[f]);
                 for (int v = 0; v < V; ++v) sum[f][v] += weight * in[v];
             }
         }
-    for (int f = 0; f < F; ++f)
-        for (int v = 0; v < V; ++v) store(z + f * l.used + v * WIDTH, sum[f][v]);
+        for (int f = 0; f < F; ++f)
+            for (int v = 0; v < V; ++v) store(z + f * used + v * SIZE<Vec>, sum[f][v]);
+    }
 }
 
-// The transpose: window[tap] += sum_f bank[tap][f] * z[f]
-template <class Vec, int F, int V>
-inline void spread_vectors(const Layout& l, float* window, const float* bank, const float* z) {
-    constexpr long WIDTH = SIZE<Vec>;
-    Vec grad[F][V];
-    for (int f = 0; f < F; ++f)
-        for (int v = 0; v < V; ++v) grad[f][v] = load<Vec>(z + f * l.used + v * WIDTH);
-    const long k = l.c.kernel;
-    for (long y = 0; y < k; ++y)
-        for (long x = 0; x < k; ++x) {
-            float* p = window + (y * l.padded_width + x) * l.channels;
-            const float* w = bank + (y * k + x) * l.c.filters;
-            Vec out[V];
-            for (int v = 0; v < V; ++v) out[v] = load<Vec>(p + v * WIDTH);
+// The transpose: parts[entry] (+)= sum over F filters of bank[entry] * z[filter]
+template <class Vec, int V, int F = FILTERS>
+inline void spread_parts(const Filters& filters, const float* z, long used, float* parts) {
+    if constexpr (F > 0) {
+        if (filters.count < F) return spread_parts<Vec, V, F - 1>(filters, z, used, parts);
+        Vec grad[F][V];
+        const float* bank = filters.bank;
+        for (int f = 0; f < F; ++f)
+            for (int v = 0; v < V; ++v) grad[f][v] = load<Vec>(z + f * used + v * SIZE<Vec>);
+        for (long e = 0; e < filters.entries; ++e, bank += filters.stride, parts += V * SIZE<Vec>) {
+            Vec out[V] = {};
+            for (int v = 0; filters.add && v < V; ++v) out[v] = load<Vec>(parts + v * SIZE<Vec>);
             for (int f = 0; f < F; ++f) {
-                const Vec weight = all<Vec>(w[f]);
+                const Vec weight = all<Vec>(bank[f]);
                 for (int v = 0; v < V; ++v) out[v] += weight * grad[f][v];
             }
-            for (int v = 0; v < V; ++v) store(p + v * WIDTH, out[v]);
+            for (int v = 0; v < V; ++v) store(parts + v * SIZE<Vec>, out[v]);
         }
-}
-
-template <int F = FILTERS>
-inline void filter_some(int n, const Layout& l, const float* w, const float* bank, float* z) {
-    if constexpr (F > 0) {
-        if (n < F) return filter_some<F - 1>(n, l, w, bank, z);
-        long v = 0;
-        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH)
-            filter_vectors<Vec, F, GROUP>(l, w + v, bank, z + v);
-        for (; v + WIDTH <= l.used; v += WIDTH) filter_vectors<Vec, F, 1>(l, w + v, bank, z + v);
-        if (v < l.used) filter_vectors<Half, F, 1>(l, w + v, bank, z + v);
     }
 }
 
-template <int F = FILTERS>
-inline void spread_some(int n, const Layout& l, float* w, const float* bank, const float* z) {
-    if constexpr (F > 0) {
-        if (n < F) return spread_some<F - 1>(n, l, w, bank, z);
-        long v = 0;
-        for (; v + GROUP * WIDTH <= l.used; v += GROUP * WIDTH)
-            spread_vectors<Vec, F, GROUP>(l, w + v, bank, z + v);
-        for (; v + WIDTH <= l.used; v += WIDTH) spread_vectors<Vec, F, 1>(l, w + v, bank, z + v);
-        if (v < l.used) spread_vectors<Half, F, 1>(l, w + v, bank, z + v);
+// All filters on V vectors of channels of one window: z[filter] = sum over taps of filter[tap] * window[tap].
+template <class Vec, int V>
+inline void filter_vectors(const Layout& l, const float* window, float* parts, float* z) {
+    (l.c.kernel == 5   ? fold_window<Vec, V, 5>
+     : l.c.kernel == 4 ? fold_window<Vec, V, 4>
+                       : fold_window<Vec, V, 0>)(l, window, parts);
+    for (const Filters& f : l.filters)
+        filter_parts<Vec, V>(f, parts + f.part * V * SIZE<Vec>, z + f.first * l.used, l.used);
+}
+
+// The transpose: window[tap] += sum over filters of filter[tap] * z[filter].
+template <class Vec, int V>
+inline void spread_vectors(const Layout& l, float* window, float* parts, const float* z) {
+    for (int parity = 0; parity < 4; ++parity)
+        if (!l.c.parity[parity])
+            std::fill_n(parts + l.fold.first[parity] * V * SIZE<Vec>, l.fold.entries[parity] * V * SIZE<Vec>, 0.f);
+    for (const Filters& f : l.filters)
+        spread_parts<Vec, V>(f, z + f.first * l.used, l.used, parts + f.part * V * SIZE<Vec>);
+    unfold_window<Vec, V>(l, parts, window);
+}
+
+// body(zero of a vector type, how many of them, first channel) over the channels of a pixel that filters act on, in equal
+// shares of at most GROUP vectors
+template <int V = GROUP, class Body>
+inline void for_vectors(long vectors, long first, const Body& body) {
+    if constexpr (V > 0) {
+        if (vectors < V) return for_vectors<V - 1>(vectors, first, body);
+        body(Vec{}, std::integral_constant<int, V>{}, first);
     }
+}
+
+template <class Body>
+inline void for_channels(long used, const Body& body) {
+    const long vectors = used / WIDTH, groups = (vectors + GROUP - 1) / GROUP;
+    for (long g = 0; g < groups; ++g) {
+        const long first = g * vectors / groups;
+        for_vectors((g + 1) * vectors / groups - first, first * WIDTH, body);
+    }
+    if (vectors * WIDTH < used) body(Half{}, std::integral_constant<int, 1>{}, vectors * WIDTH);
 }
 
 // Where the window of a pixel of a group of images begins.
@@ -390,14 +514,6 @@ inline long window_offset(const Layout& l, long pixel) {
                x = pixel % l.c.width_out;
     return image * l.image_floats + (y * l.padded_width + x) * l.c.stride * l.channels +
            l.c.first_component * round_up(l.c.fields, LANES);
-}
-
-// body(first, n) for groups of at most FILTERS filters, in equal shares
-template <class Body>
-inline void for_filters(long filters, const Body& body) {
-    const long groups = (filters + FILTERS - 1) / FILTERS;
-    for (long g = 0; g < groups; ++g)
-        body(g * filters / groups, (g + 1) * filters / groups - g * filters / groups);
 }
 
 // to[p * to_pixel + field] = sum over terms of value * from[p * from_pixel + at[term] + field], for
@@ -433,15 +549,16 @@ inline void combine_any(long terms, const int32_t* at, const float* value, const
                   : combine_terms<0>)(terms, at, value, from, from_pixel, lanes, to, to_pixel, pixels);
 }
 
-// The maps of some pixels into rows[pixel][l.row], the maps of a block side by side, fields unpadded. z: l.batch * l.sources floats.
+// The maps of some pixels into rows[pixel][l.row], the maps of a block side by side, fields unpadded. z: l.scratch floats.
 void take_maps(const Layout& l, const float* images, long first, long pixels, float* z,
                float* rows) {
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES);
+    float* parts = z + l.batch * l.sources;
     for (long p = 0; p < pixels; ++p) {
         const float* window = images + window_offset(l, first + p);
-        for_filters(c.filters, [&](long f, long n) {
-            filter_some(n, l, window, c.bank + f, z + p * l.sources + f * l.used);
+        for_channels(l.used, [&](auto zero, auto count, long v) {
+            filter_vectors<decltype(zero), count>(l, window + v, parts, z + p * l.sources + v);
         });
     }
     for (long b = 0; b < c.blocks; ++b) {
@@ -460,6 +577,7 @@ void spread_maps(const Layout& l, const float* rows, long first, long pixels, fl
     const Convolution& c = l.c;
     const long lanes = round_up(c.fields, LANES),
                sources = c.filters * (c.end_component - c.first_component);
+    float* parts = z + l.batch * l.sources;
     for (long s = 0; s < sources; ++s) {
         const long begin = c.back_begin[s];
         combine_any(c.back_begin[s + 1] - begin, l.back_at.data() + begin, c.back_value + begin, rows,
@@ -470,8 +588,8 @@ void spread_maps(const Layout& l, const float* rows, long first, long pixels, fl
             std::fill(z + s * lanes + c.fields, z + (s + 1) * lanes, 0.f);
     for (long p = 0; p < pixels; ++p) {
         float* window = images + window_offset(l, first + p);
-        for_filters(c.filters, [&](long f, long n) {
-            spread_some(n, l, window, c.bank + f, z + p * l.sources + f * l.used);
+        for_channels(l.used, [&](auto zero, auto count, long v) {
+            spread_vectors<decltype(zero), count>(l, window + v, parts, z + p * l.sources + v);
         });
     }
 }
@@ -489,7 +607,7 @@ extern "C" int steerable_convolve(const Convolution* convolution, const float* x
     const long area = c.height * c.width;
     const long padded = l.direct(keep) ? 0 : l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
-    const long share = round_up(padded + maps + l.batch * l.sources, LANES);
+    const long share = round_up(padded + maps + l.scratch, LANES);
     Buffer panels = floats(l.panel_floats), scratch = floats(threads * share);
     if (!panels || !scratch) return 1;
     pack_panels(l, mixing, panels.get());
@@ -550,7 +668,7 @@ extern "C" int steerable_convolve_backward(const Convolution* convolution, const
     const long area = c.height * c.width;
     const long padded = l.group * l.image_floats;
     const long maps = l.tile_pixels * l.row + LANES;
-    const long share = round_up(2 * padded + maps + l.batch * l.sources, LANES);
+    const long share = round_up(2 * padded + maps + l.scratch, LANES);
     Buffer panels = floats(l.panel_back_floats), scratch = floats(threads * share),
            sums = floats(threads * l.matrices);
     if (!panels || !scratch || !sums) return 1;

@@ -26,6 +26,7 @@ class _Convolution(Structure):
         + [(name, c_int64) for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")]
         + [
             ("bank", POINTER(c_float)),
+            ("parity", POINTER(c_int32)),
             ("block", POINTER(c_int32)),
             ("term_begin", POINTER(c_int32)),
         ]
@@ -127,7 +128,8 @@ class ConvolutionPlan:
     """The factors as the kernels want them: few scalar filters, maps as sparse sums.
 
     A map is sum_t value_t * (filter_t * component_t), with filters that are shared by all maps up
-    to a factor: 5 for SO(2) and kernel 4.
+    to a factor: 5 for SO(2) and kernel 4. Each is even or odd under the mirrors x -> -x and y -> -y (parity: 0 even,
+    1 odd in x, 2 odd in y, 3 in both), so that its upper left quarter says all of it.
     """
 
     def __init__(self, factors: Factors, stride: int, padding: int | tuple[int, int]):
@@ -145,22 +147,29 @@ class ConvolutionPlan:
         flat = factors.filters.reshape(maps, components, k * k)
         used = np.flatnonzero(np.abs(flat).max((0, 2)) > 1e-12)
         self.first, self.end = int(used[0]), int(used[-1]) + 1
-        bank: list[np.ndarray] = []
-        terms: list[tuple[int, int, float]] = []  # map, source, value
+        bank: list[list[np.ndarray]] = [[], [], [], []]  # filters by parity
+        found: list[tuple[int, int, int, int, float]] = []  # map, component, parity, filter of it, value
         for m, d in zip(*np.nonzero(np.abs(flat).max(2) > 1e-12)):
-            row = flat[m, d]
-            for index, filter_ in enumerate(bank):  # noqa: B007 - needed where the loop ends
-                value = row @ filter_ / (filter_ @ filter_)
-                if np.abs(row - value * filter_).max() < 1e-7 * np.abs(row).max():
-                    break
-            else:
-                index, value = len(bank), 1.0
-                bank.append(row)
-            terms.append((m, index * (self.end - self.first) + d - self.first, value))
-        self.bank = np.ascontiguousarray(np.stack(bank, 1), np.float32)  # [taps, filters]
+            for parity, row in enumerate(_by_parity(flat[m, d].reshape(k, k))):
+                if np.abs(row).max() < 1e-6 * np.abs(flat[m, d]).max():  # escnn samples in float32
+                    continue
+                for index, filter_ in enumerate(bank[parity]):  # noqa: B007 - needed where the loop ends
+                    value = (row * filter_).sum() / (filter_ * filter_).sum()
+                    if np.abs(row - value * filter_).max() < 1e-7 * np.abs(row).max():
+                        break
+                else:
+                    index, value = len(bank[parity]), 1.0
+                    bank[parity].append(row)
+                found.append((m, d, parity, index, value))
+        counts = [len(filters) for filters in bank]
+        self.filters, before = sum(counts), np.cumsum([0, *counts])
+        terms = [(m, (before[p] + i) * (self.end - self.first) + d - self.first, v) for m, d, p, i, v in found]
+        self.parity = np.array(counts, np.int32)
+        quarters = [_quarter(np.array(filters), parity) for parity, filters in enumerate(bank) if filters]
+        self.bank = np.concatenate([quarter.T.ravel() for quarter in quarters]).astype(np.float32)
         self.blocks = np.array([[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32)
         self.terms = _sparse(terms, maps)
-        self.back = _sparse([(s, m, v) for m, s, v in terms], len(bank) * (self.end - self.first))
+        self.back = _sparse([(s, m, v) for m, s, v in terms], self.filters * (self.end - self.first))
 
     def describe(self, x: Tensor) -> _Convolution:
         """The C structure for inputs like ``x`` [N, H, W, components, lanes]."""
@@ -175,12 +184,25 @@ class ConvolutionPlan:
         return _Convolution(
             images, height, width, f.components_in, f.fields_in, *sides,
             f.components_out, f.fields_out, k, self.stride, self.pad_y, self.pad_x,
-            self.bank.shape[1], self.first, self.end, len(self.blocks), len(f.filters),
+            self.filters, self.first, self.end, len(self.blocks), len(f.filters),
             torch.get_num_threads(),
-            _floats(self.bank), _ints(self.blocks),
+            _floats(self.bank), _ints(self.parity), _ints(self.blocks),
             _ints(self.terms[0]), _ints(self.terms[1]), _floats(self.terms[2]),
             _ints(self.back[0]), _ints(self.back[1]), _floats(self.back[2]),
         )  # fmt: skip
+
+
+def _by_parity(filter_: np.ndarray) -> list[np.ndarray]:
+    """[k, k] -> its four parts by parity, which sum to it."""
+    by_x = [(filter_ + sign * filter_[:, ::-1]) / 2 for sign in (1, -1)]
+    return [(part + sign * part[::-1]) / 2 for sign in (1, -1) for part in by_x]
+
+
+def _quarter(filters: np.ndarray, parity: int) -> np.ndarray:
+    """Filters [F, k, k] of a parity -> their upper left quarters, flat; an odd one has no middle row or column."""
+    k = filters.shape[-1]
+    rows, columns = (k // 2 if parity & bit else k - k // 2 for bit in (2, 1))
+    return filters[:, :rows, :columns].reshape(len(filters), -1)
 
 
 def _sparse(entries: list[tuple[int, int, float]], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

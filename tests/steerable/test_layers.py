@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import escnn.nn as enn
+import numpy as np
 import pytest
 import torch
 from comparing import NATIVE_ONLY_FLOAT32, PATHS, assert_same, encoder, pair, so2_fields
@@ -209,4 +211,25 @@ def test_multiply_adds():
     factors = factorise(enn.R2Conv(fields, fields, 4))
     assert (len(factors.filters), factors.multiplications) == (59, 113)
     assert factors.residual < 1e-9
-    assert native.ConvolutionPlan(factors, 1, 0).bank.shape == (16, 5)
+    plan = native.ConvolutionPlan(factors, 1, 0)
+    assert plan.parity.tolist() == [2, 1, 1, 1] and plan.bank.shape == (5 * 16 // 4,)
+
+
+@pytest.mark.skipif(native.load() is None, reason="needs a compiler")
+@pytest.mark.parametrize("kernel_size", range(1, 8))
+def test_filters_of_no_parity(kernel_size):
+    """Any filter is the sum of four that are even or odd under each mirror: the kernels take random ones, too."""
+    torch.manual_seed(0)
+    fields = so2_fields(2, 3)
+    factors = factorise(enn.R2Conv(fields, fields, kernel_size, rings=[0.0], sigma=[0.6]))
+    random = np.random.default_rng(0).normal(size=factors.filters.shape)
+    plan = native.ConvolutionPlan(dataclasses.replace(factors, filters=random), stride=1, padding=1)
+    x = native.pack(torch.randn(2, fields.size, 8, 9), 3).requires_grad_()
+    mixing = torch.randn(factors.mixing.shape[1], 3, 3, requires_grad=True)
+    results = []
+    for convolve in (native.Convolve.apply, native._convolve_in_torch):
+        y = convolve(plan, x, None, mixing, *[None] * (convolve is not native._convolve_in_torch))
+        gradients = torch.autograd.grad((y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum(), (x, mixing))
+        results.append([y, *gradients])
+    for ours, expected in zip(*results):
+        assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
