@@ -34,9 +34,9 @@ from tqdm import tqdm
 from ..files import data_directory, write_text
 from . import receipts
 from .pages import write_page
-from .site import Row, write_index
 
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
+CACHED = "cached"  # in place of the number of cells
 
 
 @dataclass
@@ -167,7 +167,9 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = Fa
             _run(job, name, folder, outputs, fresh)
             if job.result == STOPPED:
                 break
-    index = _write_index(folder, jobs, profile, outputs)
+    index = folder / "index.html"
+    if not index.is_file() or any(job.cells != CACHED for job in jobs):
+        _write_index(folder, jobs, profile, outputs)
     _summarise(jobs, index, time.monotonic() - start)
     results = {job.result for job in jobs}
     return 130 if STOPPED in results else 1 if FAILED in results else 0
@@ -300,7 +302,7 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads:
     executed, page, receipt = (folder / f"{job.name}{end}" for end in (".ipynb", ".html", ".receipt.json"))
     digest = receipts.digest(job.notebook, job.parameters, outputs) if job.notebook else ""
     if not fresh and executed.exists() and page.exists() and receipts.is_current(receipt, digest, outputs):
-        job.result, job.cells, job.page = OK, "cached", page
+        job.result, job.cells, job.page = OK, CACHED, page
         _say(f"{name}: ok, unchanged since it was executed (--fresh executes it again)")
         return
     for old in (receipt, executed, page):  # no page is better than one of another run
@@ -409,8 +411,10 @@ papermill_engines.register("gvae", _Engine)
 # --- pages and summary ------------------------------------------------------------------
 
 
-def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> Path:
-    """The page of all notebooks, earlier runs included."""
+def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> None:
+    """Write the page of all notebooks, earlier runs included."""
+    from .site import Row, write_index  # loads torch, which takes longer than to see that no notebook has changed
+
     rows = {path.stem: Row(path.stem, path.stem, NOT_RUN) for path in sorted(jobs[0].path.parent.glob("*.ipynb"))}
     for job in jobs:
         rows[job.name] = Row(
@@ -421,7 +425,7 @@ def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path)
         if row.result == NOT_RUN and page.exists():
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(page.stat().st_mtime))
             row.page, row.result = page.name, f"earlier, {when}"
-    return write_index(folder, list(rows.values()), profile, outputs)
+    write_index(folder, list(rows.values()), profile, outputs)
 
 
 def _summarise(jobs: Sequence[Job], index: Path, seconds: float) -> None:
