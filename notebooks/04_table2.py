@@ -71,13 +71,14 @@ Markdown(tables.agreement(results))
 # ## At the papers' size
 #
 # The cells that `gvae run table2` has computed so far: 30,000 digits, the papers' architectures and schedules of 50
-# epochs. Nothing is trained here. All cells are compared after the same few epochs of that schedule, those that have
-# got so far; beside it, in small letters, stands the farthest that each has been trained.
+# epochs. Nothing is trained here. All cells are compared after the same epoch of that schedule, the last that each of
+# them has reached; in small letters stands how far one has gone on from there.
 #
 # *The same grid at the papers' size, beside the papers'.*
 
 # %%
-full_size, epoch = profiles.full_size_results("table2"), tables.TABLE2_EPOCH
+full_size = profiles.full_size_results("table2")
+epoch = tables.common_epoch(full_size)
 figure = figures.heat_maps(full_size, epoch)
 figures.save(figure, "table2_full_size", profile="paper", source="mnist");
 

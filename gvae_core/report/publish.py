@@ -77,12 +77,13 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
 
 def _draw(folder: Path, profile: str) -> list[Path]:
     """The figures that show nothing but numbers of the committed JSONs."""
-    epoch = tables.TABLE2_EPOCH if profile == "paper" else None
+    table2 = results_page.committed(folder, profile, TABLES["table2"])
+    epoch = tables.common_epoch(table2) if profile == "paper" and table2 else None
     pair = {result.spec.model: result for result in reversed(results_page.shown_models(folder, profile))}
     drawn = []
     for name, draw, results in (
         ("accuracy_by_angle", figures.accuracy_by_angle, results_page.committed(folder, profile, TABLES["table1"])),
-        ("table2", partial(figures.heat_maps, epoch=epoch), results_page.committed(folder, profile, TABLES["table2"])),
+        ("table2", partial(figures.heat_maps, epoch=epoch), table2),
         ("latent_drift", figures.drift_by_angle, list(reversed(pair.values()))),
     ):
         if results:

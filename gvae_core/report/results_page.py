@@ -114,7 +114,7 @@ def _profile(folder: Path) -> dict:
 
     return dict(
         name=profile,
-        epoch=tables.TABLE2_EPOCH if profile == "paper" else None,
+        epoch=tables.common_epoch(results["table2"]) if profile == "paper" and results["table2"] else None,
         results=results,
         models=shown_models(folder, profile),
         reconstructions=measured(folder, "reconstructions"),

@@ -21,7 +21,6 @@ from .words import epochs, schedule, sizes, trained
 
 SMOKE_NOTE = "\n\n**Profile smoke: these numbers only prove that every cell ran. They are no result.**"
 NONE = "–"
-TABLE2_EPOCH = 8  # the full-size cells of Table 2 are compared after this epoch of their 50, which all can reach
 Link = Callable[[Result], str]
 Shares = Sequence[tuple[Result, Mapping[str, float]]]  # of each model, by kind of input
 
@@ -131,6 +130,11 @@ def thousands(result: Result) -> float:
 def farthest(cell: Sequence[Result]) -> Result:
     """The result of a cell, of whatever seed, that has got farthest."""
     return max(cell, key=lambda result: result.epochs_reached)
+
+
+def common_epoch(results: Sequence[Result]) -> int:
+    """The last epoch that every cell of Table 2 has reached, by whichever seed: after it they can be compared."""
+    return min(farthest(cell).epochs_reached for cell in cells(results))
 
 
 def table2(results: Sequence[Result], epoch: int | None = None, link: Link | None = None) -> str:
