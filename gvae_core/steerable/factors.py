@@ -75,8 +75,9 @@ def costs(f: Factors, lanes: int = 8) -> dict[str, float]:
     """What each way to compute the layer takes per output pixel, counted in multiply-adds of a dense convolution.
 
     "dense" is escnn's convolution, near the speed limit of a processor. "torch" pays for the maps, a dense convolution
-    on the components of a field, and for their way through memory; "native" filters every component with scalar
-    filters (counted in vectors of ``lanes`` fields), and combines the results. The constants are fits to measurements
+    on the components of a field, and for their way through memory; "native" takes the even and odd parts
+    of every component's window (3 a tap), filters each by a quarter of the taps (in vectors of ``lanes`` fields), and
+    combines the results. The constants are fits to measurements
     (`python -m gvae_core.bench steerable --sweeps`) with AVX-512 and are fixed, so that a layer takes the same way
     in every run; each includes a margin of a fifth in favour of the dense way.
     """
@@ -91,7 +92,7 @@ def costs(f: Factors, lanes: int = 8) -> dict[str, float]:
         "dense": f.components_in * f.components_out * k * k * f.fields_in * f.fields_out,
         "torch": 1.2
         * (maps * components * k * k * f.fields_in + mixing * f.fields_out + 350 * maps * f.fields_in + after),
-        "native": 1.3 * (rank * k * k * components * padded_in + mixing * padded_out + 8 * terms * padded_in + 3000),
+        "native": 1.3 * ((rank / 4 + 3) * k * k * components * padded_in + mixing * padded_out + 8 * terms * padded_in + 3000),
     }
 
 
