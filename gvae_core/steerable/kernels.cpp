@@ -862,21 +862,23 @@ inline Vec activate_slope(Vec x, bool relu) {
     return x > zero ? one : negative;
 }
 
-// out[i] = sum_j matrix[i][j] * in[j], the matrix in groups of 4 rows; rows beyond `rows` are not
-// stored
+// out[i .. i + 4 * G] = sum_j matrix[i][j] * in[j]
+template <int G>
+inline void transform_rows(const float* matrix, long columns, const Vec* in, Vec* out) {
+    Vec sum[G][4] = {};
+    for (long j = 0; j < columns; ++j, matrix += 4)
+        for (int g = 0; g < G; ++g)
+            for (int i = 0; i < 4; ++i) sum[g][i] += matrix[4 * columns * g + i] * in[j];
+    for (int g = 0; g < G; ++g)
+        for (int i = 0; i < 4; ++i) out[4 * g + i] = sum[g][i];
+}
+
+// out[i] = sum_j matrix[i][j] * in[j], the matrix in groups of 4 rows, of which two go at a time; `out` has room for a
+// multiple of 4
 inline void transform(const float* matrix, long rows, long columns, const Vec* in, Vec* out) {
-    for (long i = 0; i < rows; i += 4) {
-        Vec a{}, b{}, c{}, d{};
-        for (long j = 0; j < columns; ++j, matrix += 4) {
-            const Vec x = in[j];
-            a += matrix[0] * x;
-            b += matrix[1] * x;
-            c += matrix[2] * x;
-            d += matrix[3] * x;
-        }
-        out[i] = a, out[i + 1] = b, out[i + 2] = c,
-        out[i + 3] = d;  // `out` has room for a multiple of 4
-    }
+    long i = 0;
+    for (; i + 4 < rows; i += 8) transform_rows<2>(matrix + i * columns, columns, in, out + i);
+    if (i < rows) transform_rows<1>(matrix + i * columns, columns, in, out + i);
 }
 
 inline Vec join(Half a, Half b) {
