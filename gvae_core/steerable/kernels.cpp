@@ -470,11 +470,14 @@ inline void spread_parts(const Filters& filters, const float* z, long used, floa
 // All filters on V vectors of channels of one window: z[filter] = sum over taps of filter[tap] * window[tap].
 template <class Vec, int V>
 inline void filter_vectors(const Layout& l, const float* window, float* parts, float* z) {
-    (l.c.kernel == 5   ? fold_window<Vec, V, 5>
-     : l.c.kernel == 4 ? fold_window<Vec, V, 4>
-                       : fold_window<Vec, V, 0>)(l, window, parts);
+    if (l.c.kernel > 1) {
+        (l.c.kernel == 5   ? fold_window<Vec, V, 5>
+         : l.c.kernel == 4 ? fold_window<Vec, V, 4>
+                           : fold_window<Vec, V, 0>)(l, window, parts);
+        window = parts;
+    }
     for (const Filters& f : l.filters)
-        filter_parts<Vec, V>(f, parts + f.part * V * SIZE<Vec>, z + f.first * l.used, l.used);
+        filter_parts<Vec, V>(f, window + f.part * V * SIZE<Vec>, z + f.first * l.used, l.used);
 }
 
 // The transpose: window[tap] += sum over filters of filter[tap] * z[filter].
