@@ -72,7 +72,8 @@ Markdown(tables.agreement(results))
 #
 # The cells that `gvae run table2` has computed so far: 30,000 digits, the papers' architectures and schedules of 50
 # epochs. Nothing is trained here. All cells are compared after the same epoch of that schedule, the last that each of
-# them has reached; in small letters stands how far one has gone on from there.
+# them has reached; in small letters stands how far one has gone on from there. Early in the schedule compare the order of
+# the cells, not their level: the small letters say how much a loss still falls.
 #
 # *The same grid at the papers' size, beside the papers'.*
 

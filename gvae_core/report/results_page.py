@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import statistics
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -84,6 +85,16 @@ def _stored(folder: Path) -> list[Result]:
     return [read_result(path) for path in sorted((folder / "runs").glob("*.json"))]
 
 
+def _hours_left(results: list[Result]) -> float:
+    """What the missing epochs of runs that have begun take, at the median pace of each model."""
+    seconds = 0.0
+    for model in {result.spec.model for result in results}:
+        runs = [result for result in results if result.spec.model == model]
+        pace = statistics.median(run.seconds / run.epochs_reached for run in runs)
+        seconds += pace * sum(run.spec.epochs - run.epochs_reached for run in runs)
+    return seconds / 3600
+
+
 def _profile(folder: Path) -> dict:
     """What the template shows of one profile."""
     profile, suffix = folder.name, SUFFIXES[folder.name]
@@ -107,9 +118,14 @@ def _profile(folder: Path) -> dict:
         sources = {result.spec.source for result in results[table][:1]}
         asked = {spec.key for source in sources for spec in TABLES[table](profile, source, 0)}
         again = "computes the rest" if asked - done else "computes them"
+        wait = (
+            f" To end what is begun takes {_hours_left(results[table]):,.0f} more hours of such a core."
+            if begun
+            else ""
+        )
         return (
             f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in"
-            f" part. `uv run gvae run {table} --profile {profile}` {again}; `--seeds 0-4` adds seeds."
+            f" part. `uv run gvae run {table} --profile {profile}` {again}; `--seeds 0-4` adds seeds.{wait}"
         )
 
     return dict(

@@ -92,7 +92,8 @@ def costs(f: Factors, lanes: int = 8) -> dict[str, float]:
         "dense": f.components_in * f.components_out * k * k * f.fields_in * f.fields_out,
         "torch": 1.2
         * (maps * components * k * k * f.fields_in + mixing * f.fields_out + 350 * maps * f.fields_in + after),
-        "native": 1.3 * ((rank / 4 + 3) * k * k * components * padded_in + mixing * padded_out + 8 * terms * padded_in + 3000),
+        "native": 1.3
+        * ((rank / 4 + 3) * k * k * components * padded_in + mixing * padded_out + 8 * terms * padded_in + 3000),
     }
 
 
