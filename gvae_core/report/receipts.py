@@ -31,7 +31,9 @@ def digest(notebook: NotebookNode, parameters: Mapping[str, object], outputs: Pa
     settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
     versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
     given = [cells(notebook), dict(parameters), settings, versions]
-    files = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".html", ".css", ".j2")]
+    files = [
+        path for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".j2")
+    ]
     files += [p for folder in (outputs / "runs", COMMITTED) for p in sorted(folder.glob("*.json")) if _is_full_size(p)]
     parts = [json.dumps(given, sort_keys=True, default=str).encode(), *(path.read_bytes() for path in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -1,7 +1,7 @@
-"""The kernels of `kernels.cpp`, built at first use and cached.
+"""The kernels in the folder `kernels`, built at first use and cached.
 
 Without a compiler, or if the build fails, `load` says so once and returns None; the layers then
-take the torch path. The library is kept in the user's cache directory under a digest of the source,
+take the torch path. The library is kept in the user's cache directory under a digest of the sources,
 the compiler and its flags (which contain the processor's instruction set), and put there atomically
 (``GVAE_CACHE`` names another directory).
 """
@@ -22,7 +22,7 @@ import filelock
 
 from ..files import cache_folder
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = sorted(Path(__file__).with_name("kernels").glob("*.[ch]*"))
 FLAGS = ("-O3", "-std=gnu++17", "-shared", "-fPIC", "-pthread", "-Wno-psabi")
 
 
@@ -42,7 +42,7 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
         )
     flags = (*FLAGS, *extra_flags)
     parts = (
-        SOURCE.read_bytes(),
+        *(source.read_bytes() for source in SOURCES),
         " ".join((compiler, *flags)).encode(),
         _macros(compiler, extra_flags),
     )
@@ -54,7 +54,8 @@ def build(directory: Path, extra_flags: tuple[str, ...] | None = None) -> Path:
         if not library.exists():
             with tempfile.TemporaryDirectory(dir=directory) as scratch:
                 built = Path(scratch) / "kernels.so"
-                command = [compiler, *flags, str(SOURCE), "-o", str(built)]
+                units = [str(source) for source in SOURCES if source.suffix == ".cpp"]
+                command = [compiler, *flags, *units, "-o", str(built)]
                 result = subprocess.run(command, capture_output=True, text=True, timeout=300)
                 if result.returncode:
                     raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}")

@@ -1,4 +1,4 @@
-"""The kernels of `kernels.cpp`, called through ctypes; `building` compiles and loads them."""
+"""The kernels in the folder `kernels`, called through ctypes; `building` compiles and loads them."""
 
 from __future__ import annotations
 
