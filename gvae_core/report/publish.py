@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 from ..files import ROOT, outputs_directory, write_atomically, write_text
 from ..runs.results import find, read_result
-from . import figures, results_page, tables
+from . import figures, results_page
 from .profiles import TABLES, born_rotated, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
@@ -78,7 +78,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
 def _draw(folder: Path, profile: str) -> list[Path]:
     """The figures that show nothing but numbers of the committed JSONs."""
     table2 = results_page.committed(folder, profile, TABLES["table2"])
-    epoch = tables.common_epoch(table2) if profile == "paper" and table2 else None
+    epoch = results_page.compared_epoch(profile, table2)
     pair = {result.spec.model: result for result in reversed(results_page.shown_models(folder, profile))}
     drawn = []
     for name, draw, results in (

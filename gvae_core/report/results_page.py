@@ -85,6 +85,11 @@ def _stored(folder: Path) -> list[Result]:
     return [read_result(path) for path in sorted((folder / "runs").glob("*.json"))]
 
 
+def compared_epoch(profile: str, cells: list[Result]) -> int | None:
+    """The epoch after which the cells of Table 2 are shown: at full size the last that all have reached, else their last."""
+    return tables.common_epoch(cells) if profile == "paper" and cells else None
+
+
 def _hours_left(results: list[Result]) -> float:
     """What the missing epochs of runs that have begun take, at the median pace of each model."""
     seconds = 0.0
@@ -118,11 +123,8 @@ def _profile(folder: Path) -> dict:
         sources = {result.spec.source for result in results[table][:1]}
         asked = {spec.key for source in sources for spec in TABLES[table](profile, source, 0)}
         again = "computes the rest" if asked - done else "computes them"
-        wait = (
-            f" To end what is begun takes {_hours_left(results[table]):,.0f} more hours of such a core."
-            if begun
-            else ""
-        )
+        hours = f"{_hours_left(results[table]):,.0f} more hours of such a core"
+        wait = f" To end what is begun takes {hours}." if begun else ""
         return (
             f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in"
             f" part. `uv run gvae run {table} --profile {profile}` {again}; `--seeds 0-4` adds seeds.{wait}"
@@ -130,7 +132,7 @@ def _profile(folder: Path) -> dict:
 
     return dict(
         name=profile,
-        epoch=tables.common_epoch(results["table2"]) if profile == "paper" and results["table2"] else None,
+        epoch=compared_epoch(profile, results["table2"]),
         results=results,
         models=shown_models(folder, profile),
         reconstructions=measured(folder, "reconstructions"),
