@@ -22,6 +22,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(os.cpu_count() or 1, 4)  # of 1 GB and more each
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file share its fixtures, so one process runs them; it runs all files that look at the report."""
     with_report = {item.path for item in items if "smoke_report" in item.fixturenames}

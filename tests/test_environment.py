@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -41,3 +43,9 @@ def test_the_exact_versions_fit_the_ranges_and_the_committed_results():
     for path in (ROOT / "outputs" / "quick" / "runs").glob("*.json"):
         versions = json.loads(path.read_text())["versions"]
         assert {name: exact[name] for name in ("torch", "escnn", "numpy")}.items() <= versions.items(), path
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_one_process_runs_the_tests_of_a_file(request):
+    """xdist reads the groups from the node ids: two processes that share a file would make its fixtures twice."""
+    assert request.node.nodeid.endswith(f"@{request.node.path}")
