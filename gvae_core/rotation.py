@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 
 import torch
@@ -32,6 +33,11 @@ def rotate(images: Tensor, degrees: float | Tensor) -> Tensor:
               [1., 3.]]]])
     """
     _check_images(images, square=True)
+    if isinstance(degrees, Real) and not isinstance(degrees, bool) and math.isfinite(degrees):
+        turns, rest = divmod(float(degrees), 90)  # known without a look at a tensor, which a GPU would be waited for
+        if not rest:
+            return torch.rot90(images, int(turns) % 4, (2, 3)).clone(memory_format=torch.contiguous_format)
+        return _interpolate(images, torch.full((len(images),), degrees, dtype=torch.float64, device=images.device))
     angles = _angles(degrees, len(images), "cpu")
     if angles.requires_grad:
         raise ValueError("expected degrees without gradient, got a tensor that requires one")
@@ -128,7 +134,8 @@ def _interpolate(images: Tensor, degrees: Tensor) -> Tensor:
     """The images turned by float64 angles [N], bilinearly."""
     wide = images.to(torch.promote_types(images.dtype, torch.float32))
     # pixel centres in grid_sample's units, -1 and 1 being the image's outer edges
-    x, y = ((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in (images.shape[3], images.shape[2]))
+    double = dict(dtype=torch.float64, device=images.device)
+    x, y = ((2 * torch.arange(n, **double) + 1) / n - 1 for n in (images.shape[3], images.shape[2]))
     x, y = x.to(wide)[None, None, :], y.to(wide)[None, :, None]
     aspect = images.shape[2] / images.shape[3]
     radians = torch.deg2rad(torch.fmod(degrees, 360))  # fmod is exact

@@ -165,7 +165,7 @@ class GaussianVAE(_ImageVAE):
     def prior(self) -> Independent:
         """The standard normal law, in the model's dtype and on its device."""
         zeros = self.location.bias.new_zeros(self.latent_dim)
-        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
     def _posterior(self, features: Tensor) -> Independent:
         scale = self.log_scale(features).exp()

@@ -295,7 +295,7 @@ class SteerableEncoder(nn.Module):
         pooled = self.to_vectors[0](fields).tensor.mean((2, 3)).unflatten(0, (len(self.frame_angles), -1))
         pooled, signs = pooled.split([2 * self.vectors, self.signs], -1)
         per_frame = torch.view_as_complex(pooled.unflatten(-1, (-1, 2)).contiguous())
-        radians = torch.deg2rad(torch.tensor(self.frame_angles, dtype=pooled.dtype, device=pooled.device))
+        radians = torch.deg2rad(torch.cat([pooled.new_full((1,), angle) for angle in self.frame_angles]))
         back = torch.polar(torch.ones_like(radians), -radians)[:, None, None]
         return self._invariants(self.blocks[-1](fields)), (per_frame * back).mean(0), signs.mean(0)
 
