@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, kl_divergence
 from tqdm import tqdm
 
+from .captured import CapturedStep
 from .checkpoints import load_metadata, load_tensors, save_tensors
 from .memory import blocks_kept
 from .models import evaluating
@@ -156,7 +157,7 @@ def spatial_losses(model: SpatialVAE, images: Tensor, *, beta: float, pixels: in
     """
     content, angle = model.posteriors(images)
     inside = model.in_view()
-    chosen = inside[torch.randperm(len(inside))[:pixels].to(inside.device)]
+    chosen = inside[torch.randperm(len(inside), device=inside.device)[:pixels]]
     drawn = model.draw(content.rsample(), angle.rsample(), model.places[chosen])
     squared_error = len(inside) * (drawn - MNIST_FORMAT.standardised(images).flatten(1)[:, chosen]).square().mean()
     kl, kl_pose = (divergence.mean() for divergence in model.divergences(content, angle))
@@ -252,7 +253,11 @@ def fit(
     start, device = time.perf_counter(), next(model.parameters()).device
     train, validation = ([t.to(device) for t in tensors] for tensors in (train, validation))
     model.train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    gpu = device.type == "cuda"
+    rate = torch.tensor(schedule.learning_rate, device=device) if gpu else schedule.learning_rate
+    optimiser = torch.optim.Adam(
+        model.parameters(), lr=rate, weight_decay=schedule.weight_decay, fused=gpu or None, capturable=gpu
+    )
     history = []
     if state_file and state_file.exists():
         start -= read_progress(state_file).seconds
@@ -268,17 +273,28 @@ def fit(
         place = f"epoch {epoch + 1} of {schedule.epochs}, {where}"
         return NonFiniteLoss(f"{title}: {what} in {place} (learning rate {schedule.rate(epoch):g})")
 
-    def batch_losses(images: Tensor, *others: Tensor) -> Losses:
+    def turned(images: Tensor, *others: Tensor) -> Tensors:
         # angles are drawn on the CPU, where `rotate` wants to read them: a GPU would have to be waited for
-        return losses(rotate(images, 360 * torch.rand(len(images)) - 180) if rotated else images, *others)
+        return (rotate(images, 360 * torch.rand(len(images)) - 180) if rotated else images), *others
 
-    with bar, blocks_kept(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    def turned_losses(*batch: Tensor) -> Losses:
+        return losses(*turned(*batch))
+
+    def take_step(*batch: Tensor) -> Losses:
+        found = losses(*batch)
+        optimiser.zero_grad(set_to_none=True)
+        found["loss"].backward()
+        optimiser.step()
+        return {name: value.detach() for name, value in found.items()}
+
+    if gpu:
+        take_step = CapturedStep(take_step)
+    with bar, blocks_kept(), torch.random.fork_rng(devices=[device] if gpu else []):
         for epoch in range(len(history), last):
             if schedule.seconds and history and time.perf_counter() - start >= schedule.seconds:
                 break
             torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate(epoch)
+            rate = _set_rate(optimiser, schedule.rate(epoch))
             model.train()
             means = _Means()
             passes = math.ceil((schedule.epoch_images or count) / count)
@@ -288,18 +304,14 @@ def fit(
                     elapsed = (time.perf_counter() - start) / schedule.seconds
                     if elapsed >= 1 and step:
                         break
-                    for group in optimiser.param_groups:
-                        group["lr"] = schedule.rate(max(epoch + step / steps, elapsed * schedule.epochs))
-                found = batch_losses(*(tensor[batch] for tensor in train))
+                    rate = _set_rate(optimiser, schedule.rate(max(epoch + step / steps, elapsed * schedule.epochs)))
+                found = take_step(*turned(*(tensor[batch] for tensor in train)))
                 if not torch.isfinite(found["loss"]):
                     raise diverged(f"loss is {found['loss'].item()}", epoch, f"step {step + 1} of {steps}")
-                optimiser.zero_grad(set_to_none=True)
-                found["loss"].backward()
-                optimiser.step()
                 means.add(found, len(batch))
                 bar.update()
-            record = {"epoch": epoch + 1, "learning_rate": optimiser.param_groups[0]["lr"], **means.named("train")}
-            record |= evaluate(model, batch_losses, validation, schedule.batch_size).named("validation")
+            record = {"epoch": epoch + 1, "learning_rate": rate, **means.named("train")}
+            record |= evaluate(model, turned_losses, validation, schedule.batch_size).named("validation")
             if not math.isfinite(record["validation_loss"]):  # the last step may be the one that broke the weights
                 raise diverged(f"validation loss is {record['validation_loss']}", epoch, "after its last step")
             history.append(record)
@@ -308,6 +320,15 @@ def fit(
                 _save_state(state_file, model, optimiser, history, time.perf_counter() - start)
     model.eval()
     return history
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):  # a captured step reads it where it is
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    return rate
 
 
 @torch.no_grad()

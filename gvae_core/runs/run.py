@@ -107,10 +107,16 @@ def _locked(spec: RunSpec, wait: bool) -> AbstractContextManager:
 def repeatable():
     """cuDNN without its faster algorithms whose sums come in a changing order, and without TF32.
 
-    TF32 comes with ``torch.set_float32_matmul_precision("high")``, as it does for matrix products.
+    TF32 comes with ``torch.set_float32_matmul_precision("high")``, as it does for matrix products, or, for all processes
+    of a command, with ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`` in its environment.
     """
-    precise = torch.get_float32_matmul_precision() == "highest"
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=not precise)
+    tf32 = _arithmetic() == "TF32"
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
+
+
+def _arithmetic() -> str:
+    """Of matrix products and convolutions on a GPU."""
+    return "float32" if torch.get_float32_matmul_precision() == "highest" else "TF32"
 
 
 def last_epoch(spec: RunSpec, stop_after: int | None) -> int:
@@ -155,7 +161,7 @@ def _store(spec: RunSpec, model: nn.Module, history: list[dict], numbers: dict, 
         "history": history,
         "parameters": models.parameter_count(model),
         "seconds": seconds,
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
+        "device": f"{torch.cuda.get_device_name(device)}, {_arithmetic()}" if device.startswith("cuda") else cpu,
         "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "escnn", "numpy", "gvae-core")},

@@ -7,7 +7,10 @@ buffers, state dict, hooks and training mode stay as they were.
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import os
+from types import ModuleType
 
 import escnn.nn as enn
 import torch
@@ -124,6 +127,21 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
         return Features(x.raw, self.out_type, packed=x.packed, affine=Affine(mean, scale, shift))
 
 
+@functools.cache
+def triton_kernels() -> ModuleType | None:
+    """Where Triton is installed, as it is with torch's builds for GPUs; its import takes a second."""
+    try:
+        from . import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels
+
+
+def _by_triton(x: Tensor, *others: Tensor) -> bool:
+    on_gpu = x.is_cuda or "TRITON_INTERPRET" in os.environ
+    return on_gpu and triton_kernels() is not None and triton_kernels().takes(x, *others)
+
+
 class FastFourierPointwise(_Fast, enn.FourierPointwise):
     """`escnn.nn.FourierPointwise` in one pass: batch norm, sample, function, project back."""
 
@@ -142,12 +160,17 @@ class FastFourierPointwise(_Fast, enn.FourierPointwise):
         x = as_features(input)
         if x.keep is not None:
             x = Features(x.tensor, x.type)
+        relu = self._function in (F.relu, F.relu_)
         if self._takes_native(x, self.A, self.Ainv, *(x.affine or ())):
-            plan = native.ActivationPlan(self.A, self.Ainv, relu=self._function in (F.relu, F.relu_))
+            plan = native.ActivationPlan(self.A, self.Ainv, relu=relu)
             affine = [native.pad_fields(a.T).contiguous() for a in x.affine or ()]
             raw = x.raw if x.packed else native.Pack.apply(x.raw, len(self.in_type))
             return Features(native.Activate.apply(plan, raw, *affine), self.out_type, packed=True)
-        y = torch_path.sample_activate_project(x.planes, x.affine, self.A, self.Ainv, self._function)
+        planes, tensors = x.planes, (self.A, self.Ainv, *(x.affine or ()))
+        if self.steerable_path == "native" and self._native_refusal is None and _by_triton(planes, *tensors):
+            y = triton_kernels().Activate.apply(*tensors[:2], relu, planes.contiguous(), *tensors[2:])
+        else:
+            y = torch_path.sample_activate_project(planes, x.affine, *tensors[:2], self._function)
         return Features(y, self.out_type)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 
@@ -111,8 +112,10 @@ def accelerate(module: nn.Module, path: str | None = None) -> nn.Module:
 
 
 def explain(module: nn.Module) -> list[Explanation]:
-    """For every layer of escnn inside a module: which path it takes (float32 on a CPU), and why."""
+    """For every layer of escnn inside a module: which path it takes (float32, on the device where it is), and why."""
     rows = []
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    on_gpu = any(t.device.type != "cpu" for t in tensors)
     for name, layer in module.named_modules():
         if not isinstance(layer, enn.EquivariantModule) or isinstance(layer, enn.SequentialModule):
             continue
@@ -126,6 +129,9 @@ def explain(module: nn.Module) -> list[Explanation]:
             if path == "native" and layer._native_refusal:
                 path = "torch"
                 notes.append(f"no compiled version: {layer._native_refusal}")
+            elif path == "native" and on_gpu:
+                if not (isinstance(layer, layers.FastFourierPointwise) and layers.triton_kernels()):
+                    path = "torch"
             elif path == "native" and native.load() is None:
                 path = "torch"
                 notes.append("the compiled kernels are not available")

@@ -110,21 +110,24 @@ def convolve(
     matrices, first = [], 0
     for b in blocks:
         w = mixing[..., first : first + b.size * b.maps].unflatten(-1, (b.size, b.maps))
-        matrices.append(w.permute(0, 2, 1, 3).reshape(fields_out * b.size, fields_in * b.maps))
+        matrices.append(w.permute(0, 2, 3, 1).reshape(fields_out * b.size, b.maps * fields_in))
         first += b.size * b.maps
 
     def piece(x: Tensor, filters: Tensor, *matrices: Tensor) -> Tensor:
         n = x.shape[0]  # len(x) would fix the batch size of an exported program
         fields = x.reshape(n * fields_in, filters.shape[1], *x.shape[2:])
+        if x.is_cuda:
+            fields, filters = _aligned(fields), _aligned(filters)
         maps = F.conv2d(fields, filters, stride=stride, padding=padding)
         height, width = maps.shape[-2:]
+        maps = maps.reshape(n, fields_in, len(filters), height * width).transpose(1, 2).flatten(1, 2)
+        rows = maps.split([b.maps * fields_in for b in blocks], 1)  # whose gradients are put together in one pass
         out, end = [], 0
-        for b, matrix in zip(blocks, matrices):
+        for b, matrix, row in zip(blocks, matrices, rows):
             if b.start > end:  # irreps that no input reaches
                 out.append(maps.new_zeros(n, fields_out, b.start - end, height * width))
-            rows = maps[:, b.first_map : b.first_map + b.maps]
-            rows = rows.reshape(n, fields_in * b.maps, height * width)
-            out.append((matrix @ rows).view(n, fields_out, b.size, height * width))
+            # not `matrix @ row`, which would copy the rows to make one product of all images
+            out.append(torch.bmm(matrix.expand(n, -1, -1), row).view(n, fields_out, b.size, height * width))
             end = b.start + b.size
         if components_out > end:
             out.append(maps.new_zeros(n, fields_out, components_out - end, height * width))
@@ -136,6 +139,12 @@ def convolve(
     side = (x.shape[-1] + 2 * filters.shape[-1]) // stride
     floats = fields_in * len(filters) * side * side
     return in_pieces(piece, floats * x.element_size(), x, filters, *matrices)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """Channels last, and filled up with zeros to a multiple of 8, as the matrix units of a GPU want them."""
+    x = x.permute(0, 2, 3, 1)
+    return F.pad(x, (0, -x.shape[3] % 8)).permute(0, 3, 1, 2)
 
 
 def sample_activate_project(
