@@ -3,6 +3,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +44,13 @@ def outputs(tmp_path, monkeypatch) -> Path:
     """An empty outputs folder."""
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "outputs"))
     return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="module")
+def sockets() -> Iterator[str]:
+    """A folder for kernels' connection files and sockets, whose paths are short: two kernels may take one TCP port."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ ONLY_IN = {
     "papermill": {"report"},
     "nbconvert": {"report"},
     "nbclient": {"report"},
+    "zmq": {"report"},
     "nbformat": {"report"},
     "jupytext": {"report"},
     "latex2mathml": {"report"},

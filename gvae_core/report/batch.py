@@ -20,10 +20,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jupytext
 import nbformat
 import papermill
+import zmq
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -375,11 +377,11 @@ def _execute(job: Job, executed: Path, outputs: Path, progress: dict, threads: s
 
 
 class _Client(PapermillNotebookClient):
-    """papermill's client, run in this interpreter, that shows every message to the `Job`."""
+    """papermill's client, run in this interpreter, its sockets in `folder`, that shows every message to the `Job`."""
 
-    def __init__(self, nb_man: object, job: Job, **traits: object) -> None:
+    def __init__(self, nb_man: object, job: Job, folder: str, **traits: object) -> None:
         super().__init__(nb_man, **traits)
-        self.job = job
+        self.job, self.folder = job, folder
         self.on_cell_start = lambda cell, cell_index: job.cell(self.nb, cell_index)
 
     def create_kernel_manager(self) -> object:
@@ -387,11 +389,18 @@ class _Client(PapermillNotebookClient):
         # A "python3" kernelspec in the user's home may start another interpreter. Without folders
         # to look into, the kernelspec is ipykernel's own, which starts sys.executable.
         manager.kernel_spec_manager.kernel_dirs = []
+        # A free TCP port is picked before the kernel binds it: a kernel that starts meanwhile may take it, and one hangs.
+        if os.name == "posix" and len(os.fsencode(self.folder)) < 90:  # a socket's path has at most 103 bytes
+            manager.transport = "ipc"
+            manager.connection_file = f"{self.folder}/kernel.json"  # the sockets are kernel-ipc-1 to -5 beside it
         return manager
 
     def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> object:
         self.job.message(msg, bool(self.output_hook_stack[msg["parent_header"].get("msg_id")]))
-        return super().process_message(msg, cell, cell_index)
+        output = super().process_message(msg, cell, cell_index)
+        # What nbclient sends for an Output widget may swallow the sign that the cell's reply is there: look again.
+        self.kc.shell_channel.socket.get(zmq.EVENTS)
+        return output
 
 
 class _Engine(Engine):
@@ -401,8 +410,9 @@ class _Engine(Engine):
     ) -> object:
         log = logging.getLogger(__name__)
         log.setLevel(logging.CRITICAL)  # what nbclient logs on a dead kernel is in the summary
-        client = _Client(nb_man, job, kernel_name=kernel_name, log=log, startup_timeout=120)
-        return client.execute(**start)
+        with TemporaryDirectory(prefix="gvae-") as folder:
+            client = _Client(nb_man, job, folder, kernel_name=kernel_name, log=log, startup_timeout=120)
+            return client.execute(**start)
 
 
 papermill_engines.register("gvae", _Engine)

@@ -958,9 +958,9 @@ print(e.slider.model_id)
 
 
 @pytest.mark.slow
-def test_a_burst_of_events_builds_no_backlog_in_a_real_kernel(tmp_path, monkeypatch):
+def test_a_burst_of_events_builds_no_backlog_in_a_real_kernel(tmp_path, sockets, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    manager = KernelManager(kernel_name="python3")
+    manager = KernelManager(kernel_name="python3", transport="ipc", connection_file=f"{sockets}/kernel.json")
     manager.kernel_spec_manager.kernel_dirs = []
     manager.start_kernel()
     client = manager.client()

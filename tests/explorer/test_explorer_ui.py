@@ -88,7 +88,7 @@ def workplace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def serve(workplace):
+def serve(workplace, sockets):
     """Start a Jupyter application on a free port; returns its address once it answers."""
     processes = []
 
@@ -96,17 +96,18 @@ def serve(workplace):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "XDG_CONFIG_HOME")
-        homes += ("XDG_DATA_HOME", "XDG_STATE_HOME", "JUPYTERLAB_WORKSPACES_DIR")
+        homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+        homes += ("XDG_STATE_HOME", "JUPYTERLAB_WORKSPACES_DIR")
         environment = {
             **os.environ,
             **{name: str(workplace / name.lower()) for name in homes},
+            "JUPYTER_RUNTIME_DIR": sockets,
             "JUPYTERLAB_SETTINGS_DIR": str(workplace / "settings"),
             "GVAE_OUTPUTS": str(workplace / "outputs"),
             "GVAE_CACHE": str(cache_folder()),  # the compiled kernels
         }
         log = open(workplace / f"{port}.log", "wb")
-        filled = [argument.format(port=port) for argument in arguments]
+        filled = [argument.format(port=port) for argument in (*arguments, "--KernelManager.transport=ipc")]
         process = subprocess.Popen(
             [BIN / command, *filled], env=environment, cwd=workplace, stdout=log, stderr=subprocess.STDOUT
         )

@@ -17,6 +17,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from gvae_core.report import batch as report_batch
 from gvae_core.report.batch import plan
 
 PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = [3, 6]'
@@ -46,6 +47,8 @@ NOTEBOOKS = {
         "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()",
         "import ipywidgets\nipywidgets.interact(lambda x: print('inside', x), x=(0, 4))\nNone",
         "ipywidgets.VBox([ipywidgets.Image(value=b'pixels of a widget')])",
+        "import ipykernel, pathlib\nconnection = pathlib.Path(ipykernel.get_connection_file())\n"
+        "print(connection.parent, *sorted(path.name for path in connection.parent.iterdir() if path.is_socket()))",
     ],
 }
 
@@ -117,11 +120,19 @@ def test_planted_failure_is_named_once(batch, problem):
 @pytest.mark.slow
 def test_good_notebook_after_failures_has_run(batch):
     result, folder = batch
-    assert re.search(r"^8_good +ok +9/9 .*8_good\.html$", result.stdout, re.MULTILINE)
+    assert re.search(r"^8_good +ok +10/10 .*8_good\.html$", result.stdout, re.MULTILINE)
     executed = nbformat.read(folder / "8_good.ipynb", as_version=4)
     text = "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
     assert f"outputs in {folder.parents[1]}\nsmoke 3 0.1 [2, 4]\n" in text
     assert f"data in {Path('~/digits').expanduser()}\ninterpreter {sys.prefix}\n" in text
+
+
+@pytest.mark.slow
+def test_a_kernel_has_no_port_that_another_could_be_given_too(batch):
+    _, folder = batch
+    sockets, *names = nbformat.read(folder / "8_good.ipynb", as_version=4).cells[-1].outputs[0].text.split()
+    assert names == [f"kernel-ipc-{number}" for number in range(1, 6)]  # shell, iopub, stdin, control, heartbeat
+    assert not Path(sockets).exists()
 
 
 @pytest.mark.slow
@@ -298,6 +309,21 @@ time.sleep(60)"""
             for _ in range(100):
                 os.kill(int(pid.read_text()), 0)
                 time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_the_reply_of_a_cell_is_heard_that_arrives_while_an_output_widget_is_answered(tmp_path):
+    class Slow(report_batch.Job):
+        def message(self, msg, in_widget):
+            super().message(msg, in_widget)
+            time.sleep(in_widget)
+
+    path = write_notebooks(tmp_path / "notebooks", {"output": NOTEBOOKS["3_output"]}) / "output.ipynb"
+    job = Slow(path, "output", nbformat.read(path, as_version=4))
+    report_batch._execute(job, tmp_path / "executed.ipynb", tmp_path, {"disable": True}, "1")
+    (problem,) = job.problems
+    assert problem.endswith("inside a widget: ValueError: never displayed")
 
 
 @pytest.mark.slow
