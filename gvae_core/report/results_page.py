@@ -123,7 +123,7 @@ def _profile(folder: Path) -> dict:
         sources = {result.spec.source for result in results[table][:1]}
         asked = {spec.key for source in sources for spec in TABLES[table](profile, source, 0)}
         again = "computes the rest" if asked - done else "computes them"
-        hours = f"{_hours_left(results[table]):,.0f} more hours of such a core"
+        hours = f"{_hours_left(results[table]):,.1f} more hours at the pace so far, one run after another"
         wait = f" To end what is begun takes {hours}." if begun else ""
         return (
             f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in"

@@ -11,7 +11,7 @@ import pytest
 from gvae_core import metrics
 from gvae_core.mnist import load_splits
 from gvae_core.models import parameter_count
-from gvae_core.report import profiles, results_page
+from gvae_core.report import profiles, results_page, tables
 from gvae_core.runs.kinds import kinds_of_input
 from gvae_core.runs.results import find
 
@@ -79,6 +79,17 @@ def test_the_readmes_summary_is_that_of_the_jsons():
         numbers.append(f"{shares[key]['rotated']:.1%}")
     text = (ROOT / "README.md").read_text()
     assert [number for number in numbers if f"| {number} |" not in text] == []
+
+
+def test_the_readmes_sentence_on_table_2_is_that_of_the_jsons():
+    cells = results_page.committed(ROOT / "outputs" / "paper", "paper", profiles.TABLES["table2"])
+    epoch = tables.common_epoch(cells)
+    said = tables.agreement(cells, epoch)
+    kept, pairs = (sum(map(int, column)) for column in zip(*re.findall(r"in (\d+) of (\d+) pairs", said)))
+    below = [-float(number) for number in re.findall(r"\| ([+-][\d.]+)% \|", said)]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"after {epoch} of 50 epochs" in text and f"In {kept} of {pairs} pairs of cells" in text
+    assert f"the losses are {min(below):.0f}% to {max(below):.0f}% below" in text
 
 
 def test_the_readmes_numbers_of_digits_never_upright_are_those_of_the_jsons():
