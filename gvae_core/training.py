@@ -7,6 +7,7 @@ resumed gives the numbers of one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -254,10 +255,7 @@ def fit(
     train, validation = ([t.to(device) for t in tensors] for tensors in (train, validation))
     model.train()
     gpu = device.type == "cuda"
-    rate = torch.tensor(schedule.learning_rate, device=device) if gpu else schedule.learning_rate
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=rate, weight_decay=schedule.weight_decay, fused=gpu or None, capturable=gpu
-    )
+    optimiser = _adam(model, schedule, device)
     history = []
     if state_file and state_file.exists():
         start -= read_progress(state_file).seconds
@@ -289,7 +287,8 @@ def fit(
 
     if gpu:
         take_step = CapturedStep(take_step)
-    with bar, blocks_kept(), torch.random.fork_rng(devices=[device] if gpu else []):
+    here = torch.cuda.device(device) if gpu else contextlib.nullcontext()
+    with bar, here, blocks_kept(), torch.random.fork_rng(devices=[device] if gpu else []):
         for epoch in range(len(history), last):
             if schedule.seconds and history and time.perf_counter() - start >= schedule.seconds:
                 break
@@ -322,9 +321,17 @@ def fit(
     return history
 
 
+def _adam(model: nn.Module, schedule: Schedule, device: torch.device) -> torch.optim.Adam:
+    """Adam; on a GPU one that a captured step can take, with the learning rate in a tensor that the step reads there."""
+    rate, options = schedule.learning_rate, {}
+    if device.type == "cuda":
+        rate, options = torch.tensor(rate, device=device), dict(fused=True, capturable=True)
+    return torch.optim.Adam(model.parameters(), lr=rate, weight_decay=schedule.weight_decay, **options)
+
+
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
     for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):  # a captured step reads it where it is
+        if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
