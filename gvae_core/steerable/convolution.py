@@ -44,8 +44,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._factors: Factors = factors
         self._costs = costs(factors)
         self._plan: native.ConvolutionPlan | None = plan
-        ways = [("torch", False)] + [("native", packed) for packed in (False, True) if plan]
-        self._always_dense = {self._way(*way) for way in ways} == {"dense"}
+        paths = ("torch", "native") if plan else ("torch",)
+        self._always_dense = {
+            packed: {self._way(path, packed) for path in paths} == {"dense"} for packed in (False, True)
+        }
         self._prepared_for = self._sampled_basis.detach().clone(), self._geometry
         self._prepared_as: tuple | None = None
         self._constants: tuple[tuple, tuple] | None = None
@@ -65,12 +67,17 @@ class FastR2Conv(_Fast, enn.R2Conv):
     @property
     def filter(self) -> Tensor:
         """The dense filter [C_out, C_in, k, k] of the weights as they are now."""
-        return self._mixing("dense", self._dense_filter)
+        return self._dense()[0]
 
     @property
     def expanded_bias(self) -> Tensor | None:
         """The bias of every channel, [C_out]."""
         return None if self.bias is None else self.bias_expansion @ self.bias
+
+    def _dense(self) -> tuple[Tensor, Tensor | None]:
+        """``filter`` and ``expanded_bias``."""
+        bias = () if self.bias is None else (self.bias,)
+        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias), *bias)
 
     def _dense_filter(self) -> Tensor:
         f, basis = self._factors, self._sampled_basis
@@ -92,8 +99,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     @property
     def _sampled_basis(self) -> Tensor:
-        (block,) = self.basisexpansion._modules.values()
-        return block.sampled_basis
+        (block,) = self._modules["_basisexpansion"]._modules.values()
+        return block._buffers["sampled_basis"]
 
     @property
     def _geometry(self) -> tuple:
@@ -129,8 +136,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
                 self._constants = constants
         return constants[1]
 
-    def _mixing(self, way: str, expand: Callable[[], Tensor]) -> Tensor:
-        """The expanded weights; kept between calls where nothing can differentiate them."""
+    def _kept(self, way: str, expand: Callable[[], Tensor | tuple], *others: Tensor) -> Tensor | tuple:
+        """What the weights, and others, expand to; kept between calls where nothing can differentiate it."""
         if (
             torch.is_grad_enabled()
             or torch.compiler.is_compiling()
@@ -138,14 +145,14 @@ class FastR2Conv(_Fast, enn.R2Conv):
             or self.weights.device.type != "cpu"  # a comparison would wait for the device
         ):
             return expand()
-        weights, kept, key = self.weights, self._expanded, (way, *_identity(self._sampled_basis))
-        if kept is None or kept[0] != key or not _equal(kept[1], weights):
-            kept = self._expanded = key, weights.detach().clone(), expand()
+        sources, kept, key = (self.weights, *others), self._expanded, (way, *_identity(self._sampled_basis))
+        if kept is None or kept[0] != key or not all(map(_equal, kept[1], sources)):
+            kept = self._expanded = key, [source.detach().clone() for source in sources], expand()
         return kept[2]
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self._always_dense and self._prepared_for[1] == self._geometry:
+        if self._always_dense[getattr(input, "packed", False)] and self._prepared_for[1] == self._geometry:
             return self._convolve_dense(input)
         if not self._is_prepared():
             try:
@@ -166,7 +173,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         filters, coefficients, basis_out = self._float_constants()
         weights = weights.view(f.fields_out, f.fields_in, -1)
         if way == "native":
-            mixing = self._mixing(
+            mixing = self._kept(
                 "native",
                 lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
             )
@@ -174,7 +181,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
                 bias = native.pad_fields(bias.view(f.fields_out, -1).T).contiguous()
             raw, keep = x.packed_with_keep()
             return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
-        mixing = self._mixing("torch", lambda: weights @ coefficients)
+        mixing = self._kept("torch", lambda: weights @ coefficients)
         y = torch_path.convolve(
             x.tensor,
             filters,
@@ -190,11 +197,14 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _way(self, path: str, packed: bool) -> str:
         """The cheaper of a path and the dense convolution, by the rule of `factors.costs`.
 
-        Between the compiled layers, whose features are packed, the dense convolution unpacks and its result is packed
-        again; a compiled convolution on planes packs them.
+        Between the compiled layers, whose features are packed, the dense convolution unpacks, and its result is packed
+        again, as that of an image is; between planes, a compiled convolution packs and unpacks.
         """
-        layout = {"native": {"dense": self.out_type.size, "native": 0}, "torch": {"dense": 0, "torch": 0}}[path]
-        layout["dense" if packed else path] += self.in_type.size if path == "native" else 0
+        layout = {"dense": 0, path: 0}
+        if path == "native":
+            image = self._factors.components_in == 1
+            layout["dense" if packed else path] += self.in_type.size
+            layout["dense" if packed or image else path] += self.out_type.size
         cost = {way: self._costs[way] + LAYOUT_COST * channels for way, channels in layout.items()}
         return min(cost, key=cost.get)
 
@@ -206,7 +216,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
-        y = F.conv2d(input.tensor, self.filter, self.expanded_bias, self.stride, self.padding)
+        y = F.conv2d(input.tensor, *self._dense(), self.stride, self.padding)
         return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
 
     def _back_to_escnn(self, reason: str) -> None:
