@@ -295,9 +295,13 @@ def _in_process(send: Connection, job: Job, *rest: object) -> None:
     send.send(job)
 
 
-def _say(line: str) -> None:
-    """Print a line; in a terminal in place of a bar that stands there."""
-    print(("\r\x1b[K" if sys.stdout.isatty() else "") + line, flush=True)
+def _say(*lines: str) -> None:
+    """Print lines; in a terminal in place of a bar that stands there.
+
+    In one write, whatever `PYTHONUNBUFFERED` says: of two processes one would come between a line and its end.
+    """
+    sys.stdout.write(("\r\x1b[K" if sys.stdout.isatty() else "") + "".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads: str = "") -> None:
@@ -334,9 +338,8 @@ def _run(job: Job, name: str, folder: Path, outputs: Path, fresh: bool, threads:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         job.problems.append(f"{job.where}: interrupted")
     job.seconds = time.monotonic() - start
-    _say(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s")
-    for line in filter(None, [*job.problems, job.note]):
-        print(f"      {line}", flush=True)
+    more = (f"      {line}" for line in filter(None, [*job.problems, job.note]))
+    _say(f"{name}: {job.result}, {job.cells} cells, {job.seconds:.1f} s", *more)
 
 
 def _execute(job: Job, executed: Path, outputs: Path, progress: dict, threads: str) -> None:

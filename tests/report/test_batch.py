@@ -400,3 +400,15 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
     assert executed("-p", "seed=1", "--only", "good") == [False] and index.read_text() == before
     index.unlink()
     assert executed("-p", "seed=1", "--only", "good") == [False] and index.is_file()
+
+
+def test_lines_of_two_processes_are_whole(tmp_path):
+    """Also where Python does not buffer what it prints, as in many containers."""
+    script = tmp_path / "say.py"
+    script.write_text(
+        "import os\nfrom gvae_core.report.batch import _say\n"
+        "parent = os.fork()\nfor _ in range(2000):\n    _say('one', '  two')\nif parent:\n    os.wait()"
+    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "one\n  two\n" * 4000
