@@ -224,12 +224,12 @@ def _ints(a: np.ndarray):
     return a.ctypes.data_as(POINTER(c_int32))
 
 
-def readable(*tensors: Tensor | None) -> bool:
-    """Whether the kernels can read them: plain float32 tensors with memory on the CPU."""
+def readable(*tensors: Tensor | None, device: str = "cpu") -> bool:
+    """Whether kernels can read them: plain float32 tensors with memory on the kind of device."""
     return all(
         type(t) in (Tensor, torch.nn.Parameter)
         and t.dtype == torch.float32
-        and t.device.type == "cpu"
+        and t.device.type == device
         and t.layout == torch.strided
         and torch._C._has_storage(t)  # those of a batched gradient have none
         for t in tensors

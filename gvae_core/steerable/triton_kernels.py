@@ -13,19 +13,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import torch_path
+from . import native, torch_path
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own way to run without a GPU, for tests
 PIXELS = 64  # of one field, that a program works on
 
 
 @triton.jit
-def _normalised(x, mean, scale, field, rows, components, known, AFFINE: tl.constexpr):
-    """x - mean, and what it is multiplied by."""
+def _samples(
+    x, mean, scale, shift, samples, index, fields, components, pixels, rows, grid, place, known,
+    ROWS: tl.constexpr, AFFINE: tl.constexpr,
+):  # fmt: skip
+    """x - mean, what it is multiplied by, and the samples of the normalised values."""
+    values = tl.load(x + (index * components + rows)[:, None] * pixels + place[None, :], known, 0.0)
+    table = tl.load(samples + grid[:, None] * ROWS + rows[None, :])
     if AFFINE:
-        x -= tl.load(mean + field * components + rows, rows < components, 0.0)[:, None]
-        return tl.where(known, x, 0.0), tl.load(scale + field)
-    return x, 1.0
+        channels, inside = index % fields * components + rows, rows < components
+        centred = tl.where(known, values - tl.load(mean + channels, inside, 0.0)[:, None], 0.0)
+        factor = tl.load(scale + index % fields)
+        values = centred * factor + tl.load(shift + channels, inside, 0.0)[:, None]
+        return centred, factor, tl.dot(table, values, input_precision="ieee")
+    return values, 1.0, tl.dot(table, values, input_precision="ieee")
 
 
 @triton.jit
@@ -34,17 +42,13 @@ def _activate(
     GRID: tl.constexpr, ROWS: tl.constexpr, ROWS_OUT: tl.constexpr, PIXELS: tl.constexpr,
     AFFINE: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
-    index = tl.program_id(0).to(tl.int64)
-    field, grid = index % fields, tl.arange(0, GRID)
+    index, grid = tl.program_id(0).to(tl.int64), tl.arange(0, GRID)
     rows, rows_out = tl.arange(0, ROWS), tl.arange(0, ROWS_OUT)
     place = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     known = (rows < components)[:, None] & (place < pixels)[None, :]
-    values = tl.load(x + (index * components + rows)[:, None] * pixels + place[None, :], known, 0.0)
-    values, factor = _normalised(values, mean, scale, field, rows, components, known, AFFINE)
-    values *= factor
-    if AFFINE:
-        values += tl.load(shift + field * components + rows, rows < components, 0.0)[:, None]
-    at = tl.dot(tl.load(samples + grid[:, None] * ROWS + rows[None, :]), values, input_precision="ieee")
+    _, _, at = _samples(
+        x, mean, scale, shift, samples, index, fields, components, pixels, rows, grid, place, known, ROWS, AFFINE
+    )
     at = tl.where(at > 0, at, 0.0 if RELU else tl.exp(tl.minimum(at, 0.0)) - 1)
     found = tl.dot(tl.load(projection + rows_out[:, None] * GRID + grid[None, :]), at, input_precision="ieee")
     known = (rows_out < components_out)[:, None] & (place < pixels)[None, :]
@@ -58,17 +62,13 @@ def _activate_backward(
     GRID: tl.constexpr, ROWS: tl.constexpr, ROWS_OUT: tl.constexpr, PIXELS: tl.constexpr,
     AFFINE: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
-    index = tl.program_id(0).to(tl.int64)
-    field, grid = index % fields, tl.arange(0, GRID)
+    index, grid = tl.program_id(0).to(tl.int64), tl.arange(0, GRID)
     rows, rows_out = tl.arange(0, ROWS), tl.arange(0, ROWS_OUT)
     place = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     known = (rows < components)[:, None] & (place < pixels)[None, :]
-    values = tl.load(x + (index * components + rows)[:, None] * pixels + place[None, :], known, 0.0)
-    centred, factor = _normalised(values, mean, scale, field, rows, components, known, AFFINE)
-    values = centred * factor
-    if AFFINE:
-        values += tl.load(shift + field * components + rows, rows < components, 0.0)[:, None]
-    at = tl.dot(tl.load(samples + grid[:, None] * ROWS + rows[None, :]), values, input_precision="ieee")
+    centred, factor, at = _samples(
+        x, mean, scale, shift, samples, index, fields, components, pixels, rows, grid, place, known, ROWS, AFFINE
+    )
     known_out = (rows_out < components_out)[:, None] & (place < pixels)[None, :]
     of_y = tl.load(grad + (index * components_out + rows_out)[:, None] * pixels + place[None, :], known_out, 0.0)
     transposed = tl.load(projection + rows_out[None, :] * GRID + grid[:, None])
@@ -87,12 +87,8 @@ def _activate_backward(
 def takes(*tensors: Tensor) -> bool:
     """Whether the kernels can read them: plain float32 tensors on a GPU, outside autocast, tracing and transforms."""
     return not (
-        torch.compiler.is_compiling()
-        or torch_path.transformed()
-        or torch.is_autocast_enabled("cuda")
-        or any(t.dtype != torch.float32 or not (t.is_cuda or INTERPRETED) for t in tensors)
-        or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
-    )
+        torch.compiler.is_compiling() or torch_path.transformed() or torch.is_autocast_enabled("cuda")
+    ) and native.readable(*tensors, device="cpu" if INTERPRETED else "cuda")
 
 
 class Activate(torch.autograd.Function):
