@@ -22,6 +22,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
     "ipywidgets": {"explorer"},
+    "anywidget": {"explorer"},
     "ipycanvas": {"explorer"},
     "papermill": {"report"},
     "nbconvert": {"report"},

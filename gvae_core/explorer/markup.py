@@ -27,6 +27,7 @@ STYLE = """
 [data-jp-theme-light="false"] .gvae { DARK }
 .gvae .widget-html-content { line-height: inherit; font-size: inherit }
 .gvae .gvae-heading { font-size: 17px; font-weight: 600; margin: 2px 0 6px }
+.gvae .gvae-picture { display: block; width: 100%; height: 100% }
 .gvae .gvae-column { display: flex; flex-direction: column; font-size: 13px }
 .gvae .gvae-cell { height: var(--gvae-row); display: flex; flex-direction: column; justify-content: center;
   white-space: nowrap; overflow: hidden }

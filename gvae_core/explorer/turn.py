@@ -134,6 +134,11 @@ class Turn:
         """The view at ``angle`` if it is there."""
         return self._views.get(angle)
 
+    @property
+    def angles(self) -> list[int]:
+        """Those whose view is there."""
+        return list(self._views)
+
     def view(self, angle: int) -> View:
         """The digits turned counter-clockwise by ``angle`` whole degrees, and their reconstructions."""
         if angle not in self._views:

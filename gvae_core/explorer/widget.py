@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -16,10 +17,11 @@ from .images import ImageBatches, Images
 from .pad import SIZE, DrawingPad
 from .page import save_page
 from .picker import Picker
+from .picture import Drawn, Picture
 from .snapshot import Snapshot, yardstick
 from .tiles import STRIP
 from .turn import Turn, View
-from .worker import Request, Worker
+from .worker import PAUSE, Request, Worker, in_loop
 
 ROWS = 2  # models shown at once
 _TURN = dict(min=-180, max=180, value=0)
@@ -70,10 +72,12 @@ class RotationExplorer(widgets.VBox):
         self.images = Images(images, labels)
         self.turn: Turn | None = None  # what is shown: some images and models through all angles
         self._dial: markup.Dial | None = None
-        self._plots: list[tuple[Panel, markup.PolarPlot | markup.SpherePlot]] = []
+        self._plots: dict[str, markup.PolarPlot | markup.SpherePlot] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._yardsticks: dict[str, float] = {}
-        self._worker = Worker(self._prepare, self._show, lambda turn: self.measure_turn(), self._complain)
+        self._worker = Worker(self._prepare, self._show, self._give, lambda turn: self.measure_turn(), self._complain)
+        self._angle = 0  # what is shown
+        self._writing: asyncio.TimerHandle | None = None
         super().__init__(self._build())
         self.add_class("gvae")
         self._worker.answer(self._request())  # an error in here is the caller's
@@ -90,7 +94,6 @@ class RotationExplorer(widgets.VBox):
         self.slider.observe(self._changed, names="value")
 
         self.names = widgets.HTML()
-        self.image = widgets.Image(format="png")
         self.numbers = widgets.HTML(layout=widgets.Layout(margin="0 0 0 20px"))
 
         self.digits = Picker(self.images, self._changed, self._guarded)
@@ -103,6 +106,8 @@ class RotationExplorer(widgets.VBox):
             pick.observe(self._changed, names="value")
 
         self.dial, self.polar, self.sphere = (Panel(*text) for text in (markup.DIAL, markup.POLAR, markup.SPHERE))
+        parts = dict(numbers=self.numbers, dial=self.dial.marker, polar=self.polar.marker, sphere=self.sphere.marker)
+        self.image = Picture(self.slider, parts, self._draw, self._guarded(lambda: self._give(self.turn)))
         self.pad = DrawingPad(self._guarded(lambda digit: self.digits.draw(digit)))
         panels = [self.dial, self.polar, self.sphere]
         if self.images.sample[0].shape[1:] == (1, SIZE, SIZE):
@@ -157,17 +162,36 @@ class RotationExplorer(widgets.VBox):
         return turn
 
     def _show(self, turn: Turn, view: View) -> None:
-        """Replace the picture's bytes and the numbers in place, so that nothing flickers."""
+        """Show a view: at once in the browser that has it or is sent it, and then, or without one, in the widgets."""
         if self.turn is not turn:
             self.turn = turn
             self._lay_out()
-        self.image.value = view.png
-        self.numbers.value = markup.numbers(view, self._yardsticks, turn.tiles.row)
-        if self._dial:
-            self.dial.marker.value = self._dial.marker(view)
-        for panel, plot in self._plots:
-            panel.marker.value = plot.marker(view)
+            self.image.begin()
+            self._give(turn)
+        self._angle = view.angle
+        self.image.show(view.angle)
+        if self._writing:
+            self._writing.cancel()
+        if self.image.attached and in_loop():  # a page that is opened later, or once more, begins with what is written
+            self._writing = asyncio.get_running_loop().call_later(PAUSE, self._write)
+        else:
+            self._write()
+
+    def _write(self) -> None:
+        self.image.write(self._angle)
         self.message.value = ""
+
+    def _draw(self, angle: int) -> Drawn:
+        view = self.turn.view(angle)
+        html = {name: plot.marker(view) for name, plot in self._plots.items()}
+        html["dial"] = self._dial.marker(view) if self._dial else ""
+        html["numbers"] = markup.numbers(view, self._yardsticks, self.turn.tiles.row)
+        return view.png, dict.fromkeys(self.image.parts, "") | html
+
+    def _give(self, turn: Turn, angles: Iterable[int] | None = None) -> None:
+        """Send the browser views of what is shown ahead, all there are if none are named."""
+        if turn is self.turn:
+            self.image.add(turn.angles if angles is None else filter(turn.seen, angles))
 
     def _lay_out(self) -> None:
         """For new images or models: sizes, names, the dial, and empty plots until the full turn is measured."""
@@ -178,7 +202,7 @@ class RotationExplorer(widgets.VBox):
         self.dial.background.value = self._dial.background if self._dial else ""
         self.dial.layout.display = None if self._dial else "none"
         self.sphere.layout.display = "none" if self._dial and not markup.SpherePlot.shows(self.turn) else None
-        self._plots = []
+        self._plots = {}
         for panel in (self.polar, self.sphere):
             panel.clear(markup.note("measuring the full turn …"))
 
@@ -186,14 +210,15 @@ class RotationExplorer(widgets.VBox):
         """Draw the plots, once; in a notebook this happens by itself, when there is nothing else to do."""
         if self._plots:
             return
-        self._plots = [(self.polar, markup.PolarPlot(self.turn, self._yardsticks))]
+        self._plots = {"polar": markup.PolarPlot(self.turn, self._yardsticks)}
         if sphere := markup.SpherePlot.of(self.turn):
-            self._plots.append((self.sphere, sphere))
+            self._plots["sphere"] = sphere
         else:
             self.sphere.clear(markup.note("pick a model with d = 3", "to see its codes here"))
-        view = self.turn.view(self.slider.value)
-        for panel, plot in self._plots:
-            panel.background.value, panel.marker.value = plot.background, plot.marker(view)
+        for panel, plot in self._plots.items():
+            getattr(self, panel).background.value = plot.background
+        self._show(self.turn, self.turn.view(self.slider.value))
+        self._give(self.turn)
 
     def _complain(self, error: Exception) -> None:
         self.message.value = markup.error(error)

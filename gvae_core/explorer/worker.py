@@ -60,6 +60,7 @@ class Worker:
     prepare : request -> the `Turn` that shows it: the one before while models, their weights and the
         digits are the same; slow, and touches no widget
     show : called with a turn and one of its views
+    send : called with a turn and angles whose views are there now
     complete : called with a turn once all that its plots need is there
     fail : called with the exception of any of these
     """
@@ -68,10 +69,11 @@ class Worker:
         self,
         prepare: Callable[[Request], Turn],
         show: Callable[[Turn, View], None],
+        send: Callable[[Turn, list[int]], None],
         complete: Callable[[Turn], None],
         fail: Callable[[Exception], None],
     ):
-        self._prepare, self._show, self._complete, self._fail = prepare, show, complete, fail
+        self._prepare, self._show, self._send, self._complete, self._fail = prepare, show, send, complete, fail
         self.turn: Turn | None = None
         self._request: Request | None = None
         self._speed, self._moved = 0.0, 0.0  # of the drag in degrees a second, and when it last moved
@@ -88,7 +90,7 @@ class Worker:
         if self._request is not None:
             self._measure_speed(request[2] - self._request[2])
         self._request, self._waiting = request, True
-        if not _in_loop():
+        if not in_loop():
             try:
                 self.answer(request)
             except Exception as error:  # a widget's callback would swallow it
@@ -107,7 +109,7 @@ class Worker:
 
     def start(self) -> None:
         """In a loop: compare the weights, compute what waits, and fill the turn. Elsewhere nothing happens."""
-        if not _in_loop():
+        if not in_loop():
             return
         if self._looking is None or self._looking.done():
             self._look_now = asyncio.Event()
@@ -188,6 +190,7 @@ class Worker:
                 await loop.run_in_executor(_pool(), turn.compute, batch)
                 if turn is self.turn:
                     self._show_seen(asked)
+                    self._send(turn, batch)
                     if turn is not self._completed and turn.complete:
                         self._completed = turn
                         self._complete(turn)
@@ -195,7 +198,8 @@ class Worker:
             self._stop(error)
 
 
-def _in_loop() -> bool:
+def in_loop() -> bool:
+    """Whether an event loop runs here, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -820,7 +820,9 @@ def test_the_newest_value_wins_and_the_rest_is_filled_nearest_first():
         turns.append(turns[-1] if turns and not turns[-1].stopped else SlowTurn(release))
         return turns[-1]
 
-    worker = Worker(prepare, lambda turn, view: shown.append(view), print, lambda error: errors.append(str(error)))
+    worker = Worker(
+        prepare, lambda turn, view: shown.append(view), print, print, lambda error: errors.append(str(error))
+    )
 
     async def burst():
         worker.submit((("model",), {}, 0))
@@ -1039,6 +1041,7 @@ def test_trained_models_are_the_profiles_and_the_committed_ones(outputs, monkeyp
 
     own = trained.best_models("smoke", "mnist5k")
     monkeypatch.setattr(trained, "full_size_models", list)
+    monkeypatch.setattr(trained, "full_size_results", lambda table, seeds: [])
     with pytest.raises(ValueError, match="found none"):
         trained_models("smoke", "mnist5k")
     finish(own["sgvae"], outputs / "runs")
