@@ -26,8 +26,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file share its fixtures, so one process runs them; it runs all files that look at the report."""
+    """The tests of a file share its fixtures, so one process runs them; it runs all files that look at the report.
+
+    Those with notebooks and browsers take minutes and come first, so that no process waits for them in the end.
+    """
     with_report = {item.path for item in items if "smoke_report" in item.fixturenames}
+    longest = {item.path for item in items if item.get_closest_marker("ui")}
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(
+        key=lambda item: next(i for i, s in enumerate((with_report, longest, long, {item.path})) if item.path in s)
+    )
     for item in items:
         group = "report" if item.path in with_report else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
