@@ -36,7 +36,7 @@ STYLE = """
   background: var(--swatch, transparent); border-radius: var(--round, 0) }
 .gvae .gvae-name:not([style])::before { display: none }
 .gvae .gvae-name[style] + .gvae-small { margin-left: 17px }
-.gvae .gvae-small { font-size: 12px; color: var(--jp-ui-font-color2) }
+.gvae .gvae-small { font-size: 12px; color: var(--jp-ui-font-color2); overflow: hidden; text-overflow: ellipsis }
 .gvae .gvae-bar { height: 6px; width: 160px; margin: 2px 0; background: var(--jp-border-color2); border-radius: 3px }
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }
 .gvae .gvae-title { font-weight: 600; font-size: 13px; margin: 0 }
@@ -66,7 +66,8 @@ def names(turn: Turn) -> str:
     for (name, rows), colour, rounding in zip(turn.rows.items(), COLOURS, ("50%", "0")):
         title, *details = (html.escape(part) for part in name.split(" · "))
         swatch = f'<div class="gvae-name" style="--swatch:{colour};--round:{rounding}">'
-        cells.append(f'{swatch}{title}</div><div class="gvae-small">{details[0] if details else ""}</div>')
+        detail = details[0] if details else ""
+        cells.append(f'{swatch}{title}</div><div class="gvae-small" title="{detail}">{detail}</div>')
         if rows == 2:
             cells.append(f'{swatch}canonical view</div><div class="gvae-small">input, turned back</div>')
     return _column(cells, turn.tiles.row)

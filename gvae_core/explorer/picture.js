@@ -42,13 +42,16 @@ export default () => {
         views.clear();
       }
       const at = slider.get("value");
+      const taken = [];
       for (const { angle, buffer, html } of content.views) {
         const picture = buffer === null ? views.get(angle)?.picture : load(buffers[buffer]);
-        if (picture) views.set(angle, { html, picture });
+        if (!picture) continue; // it comes again, with its picture
+        views.set(angle, { html, picture });
+        taken.push(angle);
         // What the kernel asks for is shown unless the slider has gone on to a view that is here.
         if (angle === at || (content.now && !views.has(at))) show(angle);
       }
-      model.send({ taken: content.views.length });
+      model.send({ turn, taken });
     }
 
     const update = () => show(slider.get("value"));
@@ -58,6 +61,9 @@ export default () => {
     model.on("change:value", () => (views.has(slider.get("value")) ? update() : paint(load(model.get("value")))));
     for (const part of Object.values(parts)) part.on("change:value", update);
     model.send({ ready: true });
+    return () => {
+      for (const { picture } of views.values()) URL.revokeObjectURL(picture.src);
+    };
   }
 
   function render({ model, el }) {

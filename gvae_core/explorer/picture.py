@@ -5,6 +5,7 @@ A drag then does not wait for messages between the browser and the kernel.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import ipywidgets as widgets
 import traitlets
 
 AT_A_TIME = 8  # views in a message; the next goes when the browser has taken it, so that a slow line is never full
+PATIENCE = 3.0  # seconds after which a message is given up; what was in it is sent when the slider comes there
 
 Drawn = tuple[bytes, Mapping[str, str]]  # what is seen at an angle: a PNG, and by the part's name its HTML
 
@@ -50,15 +52,15 @@ class Picture(anywidget.AnyWidget):
         self._draw, self._attach = draw, attach
         self.attached = False
         self._turn = 0
-        self._there: set[int] = set()  # angles whose PNG the browser has
+        self._taken: set[int] = set()  # angles whose view the browser has said it has
         self._waiting: set[int] = set()
-        self._under_way = False  # a message that the browser has not yet taken
+        self._under_way = 0.0  # until when the browser may still take the last message
         self.on_msg(self._hear)
 
     def begin(self) -> None:
         """From now on the views are those of other images or models."""
         self._turn += 1
-        self._there, self._waiting, self._under_way = set(), set(), False
+        self._taken, self._waiting, self._under_way = set(), set(), 0.0
 
     def add(self, angles: Iterable[int]) -> None:
         """Send these views soon, the nearest to the slider first; where the browser has the PNG, the HTML alone."""
@@ -68,8 +70,9 @@ class Picture(anywidget.AnyWidget):
 
     def show(self, angle: int) -> None:
         """Send a view at once unless the browser has it, to be shown though the slider may have gone on."""
-        if self.attached and angle not in self._there:
+        if self.attached and angle not in self._taken:
             self._post([angle], now=True)
+        self._post_next()
 
     def write(self, angle: int) -> None:
         """Make a view what a page begins with."""
@@ -78,8 +81,8 @@ class Picture(anywidget.AnyWidget):
             self.parts[name].value = text
 
     def _post_next(self) -> None:
-        if self._waiting and not self._under_way:
-            self._under_way = True
+        if self._waiting and time.monotonic() > self._under_way:
+            self._under_way = time.monotonic() + PATIENCE
             nearest = sorted(self._waiting, key=lambda angle: abs(angle - self.slider.value))
             self._post(nearest[:AT_A_TIME])
 
@@ -87,10 +90,9 @@ class Picture(anywidget.AnyWidget):
         views, buffers = [], []
         for angle in angles:
             png, html = self._draw(angle)
-            views.append(dict(angle=angle, html=html, buffer=None if angle in self._there else len(buffers)))
-            if angle not in self._there:
+            views.append(dict(angle=angle, html=html, buffer=None if angle in self._taken else len(buffers)))
+            if angle not in self._taken:
                 buffers.append(png)
-        self._there |= set(angles)
         self._waiting -= set(angles)
         self.send(dict(turn=self._turn, now=now, views=views), buffers)
 
@@ -99,6 +101,7 @@ class Picture(anywidget.AnyWidget):
             self.attached = True
             self.begin()
             self._attach()
-        elif content.get("taken"):
-            self._under_way = False
+        elif content.get("turn") == self._turn:
+            self._taken |= set(content["taken"])
+            self._under_way = 0.0
             self._post_next()

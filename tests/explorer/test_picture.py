@@ -23,6 +23,11 @@ class Line:
     def say(self, **content) -> None:
         self.picture._handle_custom_msg(content, [])
 
+    def take(self) -> None:
+        """The browser has the last message."""
+        content, _ = self.messages[-1]
+        self.say(turn=content["turn"], taken=[view["angle"] for view in content["views"]])
+
     def views(self) -> list[tuple[int, bytes | None]]:
         """Angle and PNG of the views of the last message."""
         content, buffers = self.messages[-1]
@@ -58,11 +63,11 @@ def test_views_go_nearest_first_and_only_as_fast_as_they_are_taken(line):
     assert len(line.messages) == 1
     assert line.views() == [(a, b"%d" % a) for a in sorted(range(36, 45), key=lambda a: abs(a - 40))[:AT_A_TIME]]
     line.picture.slider.value = -100
-    line.say(taken=AT_A_TIME)
+    line.take()
     assert {angle for angle, _ in line.views()} <= set(range(-105, -95)) and len(line.messages) == 2
     while len(line.messages) < 100:
         before = len(line.messages)
-        line.say(taken=AT_A_TIME)
+        line.take()
         if len(line.messages) == before:
             break
     sent = [view["angle"] for content, _ in line.messages for view in content["views"]]
@@ -74,13 +79,27 @@ def test_what_the_kernel_shows_goes_at_once_and_no_picture_goes_twice(line):
     line.picture.add(range(30, 50))
     line.picture.show(100)  # though the browser has not taken the message before
     assert line.views() == [(100, b"100")] and line.messages[-1][0]["now"]
+    line.take()
+    assert line.views() != [(100, b"100")]
+    count = len(line.messages)
     line.picture.show(100)
-    assert len(line.messages) == 2
+    assert len(line.messages) == count
     line.picture.add([100])  # its HTML has changed
-    line.say(taken=AT_A_TIME)
-    line.say(taken=AT_A_TIME)
-    line.say(taken=AT_A_TIME)
+    while len(line.messages) == count or line.picture._waiting:
+        line.take()
     assert (100, None) in line.views()
+
+
+def test_what_was_lost_on_the_way_is_sent_when_the_slider_comes_there(line, monkeypatch):
+    line.say(ready=True)
+    line.picture.add(range(100))
+    lost = [angle for angle, _ in line.views()]
+    line.picture.add(range(100, 120))
+    assert len(line.messages) == 1
+    monkeypatch.setattr("gvae_core.explorer.picture.time.monotonic", lambda: 1e12)  # nobody waits for ever
+    line.picture.show(lost[0])
+    assert [view["angle"] for view in line.messages[1][0]["views"]] == [lost[0]]
+    assert len(line.messages) == 3 and not set(lost) & {angle for angle, _ in line.views()}
 
 
 def test_another_turn_or_another_page_begins_anew(line):
@@ -88,6 +107,7 @@ def test_another_turn_or_another_page_begins_anew(line):
     line.picture.add([1, 2, 3])
     first = line.messages[-1][0]["turn"]
     line.picture.begin()  # without waiting for what the old page may never take
+    line.say(turn=first, taken=[2])
     line.picture.add([2])
     assert line.views() == [(2, b"2")] and line.messages[-1][0]["turn"] > first
     line.say(ready=True)
@@ -106,7 +126,8 @@ def test_an_explorer_with_a_browser_sends_the_whole_turn_and_writes_when_a_drag_
         html: dict[int, dict] = {}
         for _ in range(500):
             await asyncio.sleep(0.02)
-            line.say(taken=AT_A_TIME)
+            if line.messages:
+                line.take()
             html = {view["angle"]: view["html"] for content, _ in line.messages for view in content["views"]}
             if len(html) == 361 and all(parts["polar"] for parts in html.values()):
                 break
