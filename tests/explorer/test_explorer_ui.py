@@ -350,7 +350,8 @@ WATCH = """() => {
     const root = document.querySelector(".gvae"), image = root.querySelector("img.gvae-picture");
     const handle = root.querySelector(".noUi-handle");
     let last = 0, seen = null;
-    window.moved = new Map(); window.shown = new Map();
+    const moved = new Map(), shown = new Map();
+    window.dragged = {moved, shown};
     document.addEventListener("pointermove", event => { last = event.timeStamp; }, true);
     new MutationObserver(() => {
         const angle = Math.round(handle.getAttribute("aria-valuenow"));
@@ -381,7 +382,7 @@ def drag_across(page: Page, seconds: float = 6) -> list[float]:
         page.mouse.move(track["x"] + track["width"] * step / 361, y)
     page.mouse.up()
     page.wait_for_timeout(500)
-    moved, shown = page.evaluate("[[...moved], [...shown]]")
+    moved, shown = page.evaluate("[[...dragged.moved], [...dragged.shown]]")
     return [dict(shown).get(angle, float("inf")) - event for angle, event in moved]
 
 
