@@ -60,6 +60,8 @@ born, labels = rotate(splits.train.images[:2000], born_angles), splits.train.lab
 # the angles that agree with most of these comparisons: it compares every digit with all others under 24 turns, keeps the
 # ten best, and takes the first eigenvector of a sparse matrix; then once more from there. No label takes part. R says how
 # much the digits of a class agree: 1 if all lie the same way, near 0 if every way. Here with 2,000 digits at most.
+#
+# *Digits of one class as they came, and turned back by angles computed from the images alone.*
 
 # %%
 common = common_orientation(born, sweeps=2)
@@ -95,6 +97,8 @@ Markdown(tables.runs(list(results.values())))
 # the digit's class, which nobody chose. A digit is read in three *frames*: copies of it, turned by −30°, 0° and 30°, over
 # which the network's answers are averaged. That costs no training (it saw one), and the pixel grid does less to angles and
 # codes.
+#
+# *The angle found on each turned test digit against the one it was turned by; 0, 1 and 8 apart.*
 
 # %%
 test, angles = splits.test, random_angles(len(splits.test.images), ANGLE_SEED)
@@ -112,6 +116,8 @@ Markdown(tables.save(tables.poses([r for name, r in results.items() if name in (
 # no single pose.
 #
 # ## Turned the same way up
+#
+# *Turned test digits of one class; turned back by the pose that the model found; drawn by the model.*
 
 # %%
 chosen = (test.labels == digit).nonzero()[:50, 0]
@@ -145,6 +151,8 @@ Markdown(table)
 # All five networks on 12,000 digits, read on 5,000 official test digits, and on 50,000 digits where the column says so, as
 # many as rotated MNIST has for testing. Nothing is trained here. Last, the models that were trained on *upright* digits, and
 # so were told more, read on the same turned ones.
+#
+# *The same with the model of full size: turned test digits, turned back, and drawn.*
 
 # %%
 full_size = profiles.full_size_results("born_rotated")

@@ -56,6 +56,8 @@ stamp = dict(profile=profile, source="own images" if folder else "Hubble Deep Fi
 #
 # A galaxy is what stands out of the dark by five times its noise. Each is cut out, put in the middle and brought to one
 # size, so that neither place nor size tells them apart. Of your own images each is taken whole.
+#
+# *Of the galaxies that come along: where in the Hubble Deep Field they were found, and four queries.*
 
 # %%
 if folder:
@@ -72,6 +74,9 @@ else:
     figures.save(figure, "galaxies", **stamp)
 seen = images if colour else images.mean(1, keepdim=True)
 print(f"{len(images):,} images of {size} pixels")
+
+# %% [markdown]
+# *Some of the images as they came.*
 
 # %%
 figures.save(figures.contact_sheets({"as they came": images[order[:200]]}, columns=25), "own_images", **stamp);
@@ -94,6 +99,8 @@ angles, spread = embedding.poses(seen)
 # It draws an image from its code in one orientation that all share, and turns the drawing by the angle. Turned back by
 # this angle, the images themselves lie the same way: the *canonical view*. Where an image looks alike after a turn,
 # like a round galaxy, any angle will do.
+#
+# *Images as they came, what the model draws of them, and turned back by the angle above them.*
 
 # %%
 form = ImageFormat.measured(images[:2000])
@@ -111,6 +118,8 @@ figures.save(figure, "own_reconstructions", **stamp);
 # ## Show me more like this
 #
 # The images whose codes are nearest to that of a query, whatever their angle.
+#
+# *The queries, framed, and beside each the twelve nearest images.*
 
 # %%
 rows = {name: images[np.argsort(-codes @ codes[index])[:13]] for name, index in queries.items()}
@@ -120,6 +129,8 @@ figures.save(sheets.nearest(rows), "nearest", **stamp);
 # ## Kinds, found without labels
 #
 # Clusters of the codes by k-means, in each the images nearest to its middle: as they came, and in their canonical view.
+#
+# *Six kinds, found without labels: as they came, then in their canonical view.*
 
 # %%
 kinds = KMeans(6, n_init=4, random_state=seed).fit(codes)
@@ -154,6 +165,8 @@ if folder and loaded.labels is not None:
 # ## All on one page
 #
 # The codes in the plane, by t-SNE, then moved to the places of a square grid: whatever lies close together looks alike.
+#
+# *The images in the plane, those with similar codes close together.*
 
 # %%
 figures.save(sheets.atlas(images[order[:2025]], codes[order[:2025]]), "atlas", **stamp);
@@ -164,6 +177,8 @@ figures.save(sheets.atlas(images[order[:2025]], codes[order[:2025]]), "atlas", *
 # Thousands of overlapping patches of one section of a colon, in which one protein is stained brown. Codes, clusters, and
 # every patch's cluster as a colour in its place. Then the section is turned by 37°, cut into patches anew and coloured
 # by the same clusters: the colours turn along.
+#
+# *The section, the same coloured by cluster, and coloured anew after a turn by 37°.*
 
 # %%
 if not folder:
