@@ -27,7 +27,8 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     In a fresh clone there is nothing to copy: the page and the figures that hold numbers are made again from
     the committed JSONs. Committed runs of this source that the profile no longer has are removed. An interim result
     is copied too, and says so. Checkpoints for the paper profile only (the others are quickly trained), and of those
-    runs that a fresh machine shows: the first seed's judge, the models it reads, and the one with a pose.
+    runs that a fresh machine shows: the first seed's judge, the models it reads, those with a sphere and a plane that can
+    be drawn, and the one with a pose.
 
     Returns
     -------
@@ -41,7 +42,6 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
         known = ", ".join(results_page.SUFFIXES)
         raise ValueError(f"expected a profile among {known}, whose numbers are results; got {profile}")
     specs = [spec for seed in seeds for table in TABLES.values() for spec in table(profile, source, seed)]
-    specs += sphere_and_plane(profile, source, seeds[0]).values()
     found = (find(spec, incomplete=True) for spec in {spec.key: spec for spec in specs}.values())
     results = [result for result in found if result]
     made, folder = outputs_directory(), ROOT / "outputs" / profile
@@ -49,7 +49,8 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
         raise ValueError(f"expected results of profile {profile}, source {source}; found none in {made}")
     shown = []
     if profile == "paper":
-        shown = [*reconstructions(profile, source, seeds[0]), born_rotated(profile, source, seeds[0])["pose"]]
+        first = (profile, source, seeds[0])
+        shown = [*reconstructions(*first), *sphere_and_plane(*first).values(), born_rotated(*first)["pose"]]
     paths = [result.path for result in results]
     paths += [result.checkpoint for result in results if result.spec in shown and result.checkpoint.is_file()]
     files = {folder / "runs" / path.name: path for path in paths}

@@ -59,14 +59,14 @@ def table1(results: Sequence[Result], link: Link | None = None) -> str:
         rows.append(
             {
                 "Model": f"**{spec.any_seed.title}, ours**",
+                "Acc. rotated": f"**{_mean(numbers, 'test_rotated_accuracy', '{:.2%}')}**",
+                "Acc. upright": _mean(numbers, "test_upright_accuracy", "{:.2%}"),
                 "Seeds": len(group),
                 "Epochs": epochs(group[0]),
                 "Train loss": _mean(last, "train_paper_loss"),
                 "Valid. loss": _mean(last, "validation_paper_loss"),
                 "Test loss": _mean(numbers, "test_rotated_paper_loss"),
                 "Test cross-entropy": _mean(numbers, "test_rotated_cross_entropy"),
-                "Acc. rotated": f"**{_mean(numbers, 'test_rotated_accuracy', '{:.2%}')}**",
-                "Acc. upright": _mean(numbers, "test_upright_accuracy", "{:.2%}"),
                 "Params": f"{group[0].parameters:,}",
                 "Runs": group,
             }
@@ -230,6 +230,27 @@ def drift(results: Sequence[Result], link: Link | None = None) -> str:
             }
         )
     return _markdown(rows, link)
+
+
+def latents(results: Sequence[Result], link: Link | None = None) -> str:
+    """S-GVAEs beside VAEs with the same encoder and a Gaussian latent: what is drawn from the code, and its KL."""
+    return _markdown(
+        (
+            {
+                "Model": NAMES[group[0].spec.model],
+                "d": group[0].spec.latent_dim,
+                "Degrees of freedom": group[0].spec.latent_dim - (group[0].spec.model == "sgvae"),
+                "Epochs": epochs(group[0]),
+                "Seeds": len(group),
+                "Squared error / image": _mean([r.metrics for r in group], "test_upright_squared_error", "{:.1f}"),
+                "of turned digits": _mean([r.metrics for r in group], "test_rotated_squared_error", "{:.1f}"),
+                "KL / image (nats)": _mean([r.metrics for r in group], "test_upright_kl", "{:.2f}"),
+                "Runs": group,
+            }
+            for group in by_seed(results)
+        ),
+        link,
+    )
 
 
 def reconstructions(read: Shares, link: Link | None = None) -> str:

@@ -36,7 +36,9 @@ def test_profiles_list_the_runs_they_always_did(profile, source):
     for seed in (0, 1):
         listed = {name: table(profile, source, seed) for name, table in profiles.TABLES.items()}
         del listed["born_rotated"], listed["groups"]  # came later
-        listed["sphere_and_plane"] = list(profiles.sphere_and_plane(profile, source, seed).values())
+        listed["sphere_and_plane"] = listed.pop("sphere_and_gaussian")
+        if profile == "paper":  # others since: a training that ends, and d = 6 too
+            del listed["sphere_and_plane"]
         listed["short_schedule"] = profiles.short_schedule(source, seed)
         for name, specs in listed.items():
             assert [spec.key for spec in specs] == RECORDED[f"{profile} {source} {seed} {name}"].split(), name
