@@ -119,6 +119,13 @@ def test_the_readmes_numbers_of_digits_never_upright_are_those_of_the_jsons():
     assert [row for row in rows if f"| {' | '.join(row)} |" not in text] == []
 
 
+def test_the_plane_draws_nearly_as_well_as_the_sphere_at_the_end_of_a_training():
+    """What notebook 03 says of the Gaussian VAE."""
+    ended = [find(spec) for spec in profiles.sphere_and_plane("paper", "mnist").values()]
+    sphere, plane = (result.metrics["test_upright_squared_error"] for result in ended)
+    assert all(result.complete and result.checkpoint.is_file() for result in ended) and 1 < plane / sphere < 1.05
+
+
 @pytest.mark.slow
 def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))
