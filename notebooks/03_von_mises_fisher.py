@@ -222,9 +222,9 @@ figures.save(figure, "vmf_accuracy", **stamp);
 # - The samples follow the exact law for every dimension and concentration, and the KL is right to the last digits.
 # - The area peaks at d = 7, between the paper's 5 and 10, and then it goes on to vanish.
 # - The Gaussian prior has a centre, to which its KL pulls every class; the uniform prior on the sphere has none. In these
-#   trainings the pull is hardly seen: β = 1 weighs little beside the squared error of a whole image, and most codes in the
-#   plane lie outside of 1 σ. Trained to its end, the plane draws digits nearly as well as the sphere with as many degrees
-#   of freedom (the table at the papers' size); the short training's plane is closer to a line, which says no more than
-#   that it was short.
+#   trainings the pull is hardly seen: β = 1 weighs little beside the squared error of a whole image. At the papers' size
+#   the codes in the plane lie farther from the origin than the prior's own samples would (the lines above the figure).
+# - Trained to its end, the plane draws digits nearly as well as the sphere with as many degrees of freedom (the table at
+#   the papers' size). Where the short training's plane is near a line, that says no more than that it was short.
 # - So the sphere is not needed for good drawings here. What it gives is a code of fixed length, whose angles compare any
 #   two images, and a KL that depends on one number, κ.
