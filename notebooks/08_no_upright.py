@@ -57,7 +57,7 @@ stamp = dict(profile=profile, source="own images" if folder else "Hubble Deep Fi
 # A galaxy is what stands out of the dark by five times its noise. Each is cut out, put in the middle and brought to one
 # size, so that neither place nor size tells them apart. Of your own images each is taken whole.
 #
-# *Of the galaxies that come along: where in the Hubble Deep Field they were found, and four queries.*
+# *Where in the Hubble Deep Field the galaxies were found, with four queries; images as they came.*
 
 # %%
 if folder:
@@ -74,9 +74,6 @@ else:
     figures.save(figure, "galaxies", **stamp)
 seen = images if colour else images.mean(1, keepdim=True)
 print(f"{len(images):,} images of {size} pixels")
-
-# %% [markdown]
-# *Some of the images as they came.*
 
 # %%
 figures.save(figures.contact_sheets({"as they came": images[order[:200]]}, columns=25), "own_images", **stamp);
