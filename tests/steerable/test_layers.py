@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 
 import escnn.nn as enn
 import numpy as np
@@ -168,6 +169,27 @@ def test_reflections():
         fast, stock = pair(enn.R2Conv(fields, fields, 3, padding=1), "native")
         assert explain(fast)[0].fast
         assert_same(fast, stock, torch.randn(2, fields.size, 6, 6))
+
+
+def test_initial_values_are_escnns():
+    """`escnn_fixes` works out their spread once for each pair of representations, escnn for every weight."""
+    spec = importlib.util.spec_from_file_location("stock", enn.init.__file__)
+    spec.loader.exec_module(stock := importlib.util.module_from_spec(spec))
+    rotations, reflections = gspaces.rot2dOnR2(maximum_frequency=3), gspaces.flipRot2dOnR2(maximum_frequency=2)
+    bands = [rotations.fibergroup.bl_regular_representation(frequency) for frequency in (1, 3)]
+    mixed = [bands[1], rotations.trivial_repr, bands[0], bands[1], rotations.irrep(1), bands[0]]
+    fourier = reflections.fibergroup.spectral_regular_representation(*reflections.fibergroup.bl_irreps(2))
+    for gspace, source, target, kernel in (
+        (rotations, [rotations.trivial_repr], mixed, 5),
+        (rotations, mixed, [bands[0], rotations.irrep(2), bands[1]], 3),
+        (rotations, mixed, 4 * [rotations.trivial_repr], 1),
+        (reflections, 2 * [fourier], [reflections.irrep(1, 1), fourier, reflections.irrep(1, 0)], 3),
+    ):
+        torch.manual_seed(0)
+        layer = enn.R2Conv(enn.FieldType(gspace, source), enn.FieldType(gspace, target), kernel)
+        torch.manual_seed(0)
+        stock.generalized_he_init(expected := torch.empty_like(layer.weights.data), layer.basisexpansion)
+        assert torch.equal(layer.weights, expected)
 
 
 @pytest.mark.parametrize(
