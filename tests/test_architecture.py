@@ -43,7 +43,7 @@ ONLY_IN = {
     "tqdm": {"images", "training", "runs", "report", "__main__"},
     "distributed": {"runs", "embedding"},
     "argparse": {"__main__", "bench"},
-    "IPython": set(),
+    "IPython": {"report"},
     "pickle": set(),
 }
 

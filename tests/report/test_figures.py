@@ -190,8 +190,24 @@ def test_exact_zeros_stay_on_the_logarithmic_axis():
 
 def test_image_rows_shows_every_image(digits):
     figure = figures.image_rows({"up": digits.images[:3], "down": digits.images[3:6]}, ["1", "2", "3"])
-    assert len(figure.axes) == 6
-    assert np.array_equal(figure.axes[4].images[0].get_array(), digits.images[4, 0])
+    (axes,) = figure.axes
+    assert len(axes.images) == 6 and np.array_equal(axes.images[4].get_array(), digits.images[4, 0])
+    assert axes.images[4].get_extent() == [1, 1.95, 1.95, 1]  # the second of the second row
+    assert [label.get_text() for label in axes.get_xticklabels() + axes.get_yticklabels()] == [
+        "1",
+        "2",
+        "3",
+        "up",
+        "down",
+    ]
+
+
+def test_a_notebook_shows_the_file_and_the_figure_once(outputs, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "get_ipython", lambda: True)
+    monkeypatch.setattr(figures, "display", shown.append)
+    path = figures.save(figures.curves([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", title="t"), "curve", **STAMP)
+    assert [image.data for image in shown] == [path.read_bytes()] and not plt.get_fignums()
 
 
 def test_papers_numbers_have_the_grids_shape():
