@@ -1,16 +1,14 @@
 """Codes, angles and canonical views of images that were never upright, from Python and from the command line."""
 
 import csv
-import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from forked import finish, start
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.model_selection import cross_val_score
@@ -350,27 +348,28 @@ def test_embed_on_a_cluster_gives_the_same_table(folder, fitted, tmp_path, capsy
     assert (tmp_path / "here.csv").read_text() == (tmp_path / "there.csv").read_text()
 
 
+def fit_tiny(*words):
+    embedding.NETWORK |= NETWORK
+    assert main(["fit", *words]) == 0
+
+
 @pytest.mark.slow
 def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_path, tiny_default, cache):
     words = [str(folder), "--latent-dim", "3", "--epochs", "12", "--device", "cpu", "--out"]
-    code = (
-        f"import sys; from gvae_core import embedding; embedding.NETWORK |= {NETWORK!r}; "
-        "from gvae_core.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    )
-    # each in a process of its own: other tests may have changed the threads of this one
-    fit = [sys.executable, "-c", code, "fit", *words]
-    command = [*fit, str(tmp_path / "killed.safetensors")]
+    killed, whole = ([*words, str(tmp_path / f"{name}.safetensors")] for name in ("killed", "whole"))
     states = lambda: [path for path in (cache / "fits").glob("*.safetensors") if not path.name.startswith(".")]  # noqa: E731
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    while process.poll() is None and not states():
+    process = start(
+        fit_tiny, *killed
+    )  # a process of its own each time: other tests may have changed the threads of this one
+    while process.is_alive() and not states():
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed.safetensors").exists()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and not (tmp_path / "killed.safetensors").exists()
     assert len(states()) == 1
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
+    finish(start(fit_tiny, *killed))
     assert states() == [] and not list((cache / "fits").glob(".*"))
-    whole = [*fit, str(tmp_path / "whole.safetensors")]
-    assert subprocess.run(whole, stdout=subprocess.DEVNULL, env=os.environ).returncode == 0
+    finish(start(fit_tiny, *whole))
     codes = [
         RotationAgnosticEmbedding.load(tmp_path / f"{name}.safetensors", "cpu").transform(images)
         for name in ("killed", "whole")

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import io
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -20,6 +19,7 @@ import pytest
 import torch
 from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock
+from forked import finish, start
 from safetensors import safe_open
 
 from gvae_core import checkpoints, files, run
@@ -27,6 +27,7 @@ from gvae_core.__main__ import build_parser, main
 from gvae_core.checkpoints import load_tensors
 from gvae_core.report import profiles
 from gvae_core.runs import many, results
+from gvae_core.runs import run as run_module
 from gvae_core.runs.many import run_many
 from gvae_core.runs.results import Status, find, lock_path, state_path, status
 from gvae_core.runs.run import resolve_device
@@ -141,35 +142,26 @@ def test_a_cluster_of_others_computes_what_it_is_sent(outputs, threads, error):
 # --- several at once --------------------------------------------------------------------------------
 
 SIX = [dataclasses.replace(spec, epochs=20, seed=seed) for spec in (TINY_CNN, TINY_SVAE) for seed in range(3)]
-SHARED = """
-import json, sys
-import torch
-from gvae_core import RunSpec
-from gvae_core.runs import many, run
-torch.set_num_threads(1)
-computed, compute = [], run._run
-run._run = lambda spec, *rest: (computed.append(spec.key), compute(spec, *rest))[1]
-specs = [RunSpec.from_dict(fields) for fields in json.loads(sys.argv[1])]
-failures = many.run_many(specs, stream=sys.stderr)
-print(json.dumps(computed))
-sys.exit(len(failures))
-"""
+
+
+def compute_shared(log):
+    """Compute the six, and say which this process has computed and what it printed."""
+    computed, compute = [], run_module._run
+    run_module._run = lambda spec, *rest: (computed.append(spec.key), compute(spec, *rest))[1]
+    stream = io.StringIO()
+    assert not run_many(SIX, stream=stream)
+    log.write_text(json.dumps([computed, stream.getvalue()]))
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_runs_and_compute_none_twice(outputs):
-    command = [sys.executable, "-c", SHARED, json.dumps([spec.to_dict() for spec in SIX])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    ends = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], ends
-    computed = [json.loads(out) for out, _ in ends]
-    assert all(computed) and sorted(computed[0] + computed[1]) == sorted(spec.key for spec in SIX)
-    for _, log in ends:  # each shows all of them
-        assert all(f"{spec.key}: done, 20 of 20 epochs" in log for spec in SIX)
+def test_two_processes_share_the_runs_and_compute_none_twice(outputs, tmp_path):
+    logs = [tmp_path / "first.json", tmp_path / "second.json"]
+    for process in [start(compute_shared, log) for log in logs]:
+        finish(process)
+    (first, said), (second, also) = (json.loads(log.read_text()) for log in logs)
+    assert first and second and sorted(first + second) == sorted(spec.key for spec in SIX)
+    for text in (said, also):  # each shows all of them
+        assert all(f"{spec.key}: done, 20 of 20 epochs" in text for spec in SIX)
 
 
 def test_a_taken_run_is_left_for_the_end(outputs, monkeypatch):
@@ -388,25 +380,10 @@ def test_a_state_that_goes_while_it_is_read_is_no_error(outputs, monkeypatch):
 
 EPOCHS = 20
 CELLS = [dataclasses.replace(spec, epochs=EPOCHS) for spec in (TINY_CNN, TINY_SVAE, TINY_SGVAE)]
-FORKED = multiprocessing.get_context("forkserver")  # from a process that has imported the package, but run nothing
-FORKED.set_forkserver_preload(["gvae_core.runs.many"])
 
 
-def compute(outputs):
-    os.environ["GVAE_OUTPUTS"] = str(outputs)
-    torch.set_num_threads(1)
-    sys.exit(str(run_many(CELLS, stream=io.StringIO()) or "") or 0)
-
-
-def start(outputs):
-    process = FORKED.Process(target=compute, args=(outputs,))
-    process.start()
-    return process
-
-
-def finish(process):
-    process.join()
-    assert process.exitcode == 0
+def compute():
+    assert not run_many(CELLS, stream=io.StringIO())
 
 
 def epochs_done():
@@ -419,7 +396,7 @@ def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outp
     draw = random.Random(6)
     moments = sorted(draw.sample(range(1, EPOCHS * len(CELLS) - 3), 5))
     for moment in moments:
-        process = start(outputs)
+        process = start(compute)
         while epochs_done() < moment and process.is_alive():
             time.sleep(0.02)
         time.sleep(draw.uniform(0, 0.1))
@@ -427,17 +404,17 @@ def test_kill_nine_at_five_random_moments_leaves_the_files_of_a_run_without(outp
         process.join()
         assert process.exitcode == -signal.SIGKILL and epochs_done() >= moment
     assert any(find(spec) is None for spec in CELLS)
-    finish(start(outputs))
+    finish(start(compute))
 
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
-    finish(start(tmp_path / "without"))
+    finish(start(compute))
     assert all(find(spec) for spec in CELLS)
     assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")
 
 
 @pytest.mark.slow
 def test_a_killed_process_loses_its_running_cell_only_which_another_takes_up(outputs, tmp_path, monkeypatch):
-    first, second = start(outputs), start(outputs)
+    first, second = start(compute), start(compute)
     while epochs_done() < EPOCHS // 2:  # of three runs: both are in the middle of one
         time.sleep(0.02)
     first.kill()
@@ -446,6 +423,6 @@ def test_a_killed_process_loses_its_running_cell_only_which_another_takes_up(out
     finish(second)
 
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "without"))
-    finish(start(tmp_path / "without"))
+    finish(start(compute))
     assert all(find(spec) for spec in CELLS)
     assert contents(outputs / "runs") == contents(tmp_path / "without" / "runs")

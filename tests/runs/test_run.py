@@ -4,15 +4,13 @@ import dataclasses
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 from filelock import FileLock, Timeout
+from forked import finish, start
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -458,41 +456,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 LONGER = dataclasses.replace(TINY_CNN, epochs=60)
-SCRIPT = """
-import sys, json
-from gvae_core import RunSpec, run
-run(RunSpec.from_dict(json.loads(sys.argv[1])), progress=False)
-"""
 
 
-def _start(outputs, spec):
-    environment = {**os.environ, "GVAE_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT, json.dumps(spec.to_dict())]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def _finish(process):
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+def run_longer():
+    run(LONGER, progress=False)
 
 
 @pytest.mark.slow
 def test_kill_nine_loses_at_most_the_running_epoch(outputs, tmp_path, monkeypatch):
-    process = _start(outputs, LONGER)
+    process = start(run_longer)
     state = outputs / "runs" / f"{LONGER.key}.state.safetensors"
     for _ in range(3000):
-        if state.exists() or process.poll() is not None:
+        if state.exists() or not process.is_alive():
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     done = len(load_tensors(state)[1]["history"])
     assert 1 <= done < LONGER.epochs and find(LONGER) is None
 
-    _finish(_start(outputs, LONGER))
+    finish(start(run_longer))
     resumed = find(LONGER)
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path / "elsewhere"))
-    _finish(_start(tmp_path / "elsewhere", LONGER))
+    finish(start(run_longer))
     whole = find(LONGER)
     assert resumed.history == whole.history and resumed.metrics == whole.metrics
     assert not state.exists()
@@ -500,9 +486,9 @@ def test_kill_nine_loses_at_most_the_running_epoch(outputs, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_two_processes_on_one_folder_share_one_run(outputs):
-    processes = [_start(outputs, LONGER) for _ in range(2)]
+    processes = [start(run_longer) for _ in range(2)]
     for process in processes:
-        _finish(process)
+        finish(process)
     assert len(list((outputs / "runs").glob("*.json"))) == 1 and find(LONGER)
 
 
