@@ -17,11 +17,14 @@
 # %% [markdown]
 # # 7 · Digits that were never upright: what is it, and how is it turned?
 #
+# **The question:** trained on digits of which none was ever upright, can a model say what a digit is, and, apart from that,
+# how it is turned? **The answer:** yes, once it has a *pose*, an angle beside the code. Models without one draw blurs, or
+# take the same digit at two angles for two things.
+#
 # The papers train on upright digits. Galaxies, cells and particles have no upright, so here every training digit is turned
-# once by its own random angle, and nothing is ever shown upright. **The question:** can a model then say what a digit is,
-# and, apart from that, how it is turned? **You will see** one orientation for all digits, found without labels; the angles
-# that the model recovers; digits turned the same way up; clusters; and the same for models without a pose, for pixels and
-# for a CNN that is given the labels.
+# once by its own random angle. **You will see** one orientation for all digits, found without labels; the angles that the
+# model recovers; digits turned the same way up; clusters; and the same for models without a pose, for pixels and for a
+# CNN that is given the labels.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
