@@ -17,6 +17,7 @@ from .features import Features, as_features
 from .layers import _Fast
 
 LAYOUT_COST = 64  # multiply-adds of a dense convolution in the time in which one value is packed or unpacked
+FEW_WINDOWS = 600_000  # values: up to so many in all windows, a plain matrix product ends before oneDNN has begun
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
@@ -216,8 +217,24 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
-        y = F.conv2d(input.tensor, *self._dense(), self.stride, self.padding)
+        x, (filter, bias) = input.tensor, self._dense()
+        if self._is_small(x, filter):
+            y = torch._C._nn.thnn_conv2d(x, filter, [self.kernel_size] * 2, bias, self.stride, self.padding)
+        else:
+            y = F.conv2d(x, filter, bias, self.stride, self.padding)
         return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
+
+    def _is_small(self, x: Tensor, filter: Tensor) -> bool:
+        """Whether torch's other convolution, a matrix product, is faster: measured for batches from 4, kernels to 5."""
+        return (
+            not torch.is_grad_enabled()
+            and x.ndim == 4
+            and len(x) >= 4
+            and self.kernel_size <= 5
+            and x.numel() * (self.kernel_size / self.stride) ** 2 <= FEW_WINDOWS
+            and native.readable(x, filter)
+            and not (torch.compiler.is_compiling() or torch_path.transformed() or torch.is_autocast_enabled("cpu"))
+        )
 
     def _back_to_escnn(self, reason: str) -> None:
         filter, bias = self.filter.detach(), self.expanded_bias

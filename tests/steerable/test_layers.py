@@ -10,7 +10,7 @@ import escnn.nn as enn
 import numpy as np
 import pytest
 import torch
-from comparing import NATIVE_ONLY_FLOAT32, PATHS, assert_same, encoder, pair, so2_fields
+from comparing import NATIVE_ONLY_FLOAT32, PATHS, assert_same, encoder, error, pair, so2_fields
 from escnn import gspaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,6 +169,26 @@ def test_reflections():
         fast, stock = pair(enn.R2Conv(fields, fields, 3, padding=1), "native")
         assert explain(fast)[0].fast
         assert_same(fast, stock, torch.randn(2, fields.size, 6, 6))
+
+
+@pytest.mark.usefixtures("chosen")
+@pytest.mark.parametrize("kernel, stride, padding, bias", [(3, 1, 0, True), (5, 2, 3, False), (1, 1, 0, True)])
+def test_few_small_images_without_gradient(kernel, stride, padding, bias, monkeypatch):
+    """Torch has a second convolution, which is faster on them; under autocast it would stay in float32."""
+    used, convolve = [], torch._C._nn.thnn_conv2d
+    monkeypatch.setattr(torch._C._nn, "thnn_conv2d", lambda *a: (used.append(1), convolve(*a))[1])
+    fields = so2_fields(2, 3)
+    fast, stock = pair(enn.R2Conv(fields, fields, kernel, stride=stride, padding=padding, bias=bias), "native")
+    fast.eval(), stock.eval()
+    for batch, side, small in ((4, 9, True), (10, 13, True), (1, 9, False), (60, 29, False)):
+        x = enn.GeometricTensor(torch.randn(batch, fields.size, side, side), fields)
+        with torch.no_grad():
+            expected = stock(x).tensor
+            assert error(fast(x).tensor, expected) <= 1e-5 and bool(used) == small
+            used.clear()
+            with torch.autocast("cpu", torch.bfloat16):
+                assert fast(x).tensor.dtype == torch.bfloat16
+        assert error(fast(x).tensor, expected) <= 1e-5 and not used
 
 
 def test_initial_values_are_escnns():
