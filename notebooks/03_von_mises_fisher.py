@@ -221,5 +221,7 @@ figures.save(figure, "vmf_accuracy", **stamp);
 #   the codes in the plane lie farther from the origin than the prior's own samples would (the lines above the figure).
 # - Trained to its end, the plane draws digits nearly as well as the sphere with as many degrees of freedom (the table at
 #   the papers' size). Where the short training's plane is near a line, that says no more than that it was short.
-# - So the sphere is not needed for good drawings here. What it gives is a code of fixed length, whose angles compare any
-#   two images, and a KL that depends on one number, κ.
+# - With six dimensions for both, the sphere draws upright digits better, though it has one degree of freedom less, and the
+#   Gaussian draws turned digits better. One training each, and the Gaussian's loss was still falling.
+# - So neither wins by its drawings. What the sphere gives is a code of fixed length, whose angles compare any two images,
+#   and a KL that depends on one number, κ.
