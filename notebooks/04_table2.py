@@ -100,9 +100,8 @@ Markdown(tables.agreement(full_size, epoch))
 # - For β ≤ 1 the weight per image is at most 0.01 against a squared error of hundreds: the KL is free, and the
 #   papers' first three columns are repetitions of one experiment. Their cell (0.01, 10) of the S-GVAE, 48.27k, is out
 #   of line with its neighbours, ours is not (the last line of the list), which speaks for one bad run of theirs.
-# - The level differs (the deviations above), the pattern does not. What we do otherwise: the posterior starts nearly
-#   deterministic, and its samples are drawn without rejection, so that no gradient is biased. Which of it counts we
-#   have not tried.
+# - The level differs (the deviations above), the pattern does not. Why, we do not know: the write-ups leave much of the
+#   networks and of the training open.
 # - The S-GVAE's loss is above the S-VAE's, as in the papers: its code does not hold the slant of a digit.
 # - No full-size number above is one after 50 epochs unless its row says so: the table says which epochs each cell had.
 # - In the `quick` profile two of the five columns train, for a few epochs on 4,000 digits: compare the pattern, not
