@@ -6,6 +6,8 @@ import multiprocessing
 import os
 from multiprocessing.process import BaseProcess
 
+import torch
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["gvae_core.runs.many", "torch._dynamo"])  # the latter is loaded with any optimiser
 
@@ -18,8 +20,7 @@ def start(function, *arguments: object) -> BaseProcess:
 
 
 def _call(environment: dict[str, str], function, *arguments: object) -> None:
-    import torch
-
+    os.environ.clear()  # the first test's, in which the process that forks was started
     os.environ.update(environment)
     torch.set_num_threads(1)
     function(*arguments)

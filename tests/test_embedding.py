@@ -358,9 +358,8 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_codes(folder, images, tmp_p
     words = [str(folder), "--latent-dim", "3", "--epochs", "12", "--device", "cpu", "--out"]
     killed, whole = ([*words, str(tmp_path / f"{name}.safetensors")] for name in ("killed", "whole"))
     states = lambda: [path for path in (cache / "fits").glob("*.safetensors") if not path.name.startswith(".")]  # noqa: E731
-    process = start(
-        fit_tiny, *killed
-    )  # a process of its own each time: other tests may have changed the threads of this one
+    # in a process of its own each time: other tests may have changed the threads of this one
+    process = start(fit_tiny, *killed)
     while process.is_alive() and not states():
         time.sleep(0.05)
     process.kill()

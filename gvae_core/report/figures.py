@@ -29,6 +29,7 @@ ANGLE_TICKS = range(-180, 181, 45)
 MARKERS = "osD^v<>"
 EXACT = 1e-8  # an error of exactly 0 is drawn here, on the logarithmic axes
 GREYS = dict(cmap="gray", vmin=0, vmax=1)
+SIDE = 0.95  # of an image in `image_rows`, where the next begins at 1
 DIGITS = dict(cmap="tab10", vmin=-0.5, vmax=9.5, lw=0)  # dots coloured by digit
 
 
@@ -66,16 +67,17 @@ def _panels(content: Mapping, width: float, height: float, draw: Callable, share
     return figure
 
 
-def _image_grid(rows: int, columns: int, names: Sequence[str], title: str, **size: float) -> tuple[Figure, np.ndarray]:
-    """Axes [rows, columns] without ticks for images, each row under its name at the left."""
-    size = (size.get("width", 0.85) * columns + 1.3, size.get("height", 0.9) * rows + 0.5)
+def _image_grid(
+    rows: int, columns: int, names: Sequence[str], title: str, *, width: float, height: float
+) -> tuple[Figure, np.ndarray]:
+    """Axes [rows, columns] without ticks for images, each so large, each row under its name at the left."""
+    size = (width * columns + 1.3, height * rows + 0.5)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     for axes, name in zip(grid[:, 0], names):
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     return figure, grid
 
 
@@ -339,11 +341,11 @@ def image_rows(rows: Mapping[str, Tensor], columns: Sequence[str] = ()) -> Figur
     axes = figure.add_axes((0, 0.2 / height, 1, 1 - 0.2 / height))
     for row, images in enumerate(rows.values()):
         for column, image in enumerate(images):
-            axes.imshow(pixels(image), extent=(column, column + 0.95, row + 0.95, row), **GREYS)
+            axes.imshow(pixels(image), extent=(column, column + SIDE, row + SIDE, row), **GREYS)
     axes.set(xlim=(-0.02, count), ylim=(len(rows), -0.02), frame_on=False)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    axes.set_xticks(np.arange(len(columns)) + 0.475, columns, fontsize=8)
-    axes.set_yticks(np.arange(len(rows)) + 0.475, list(rows), fontsize=9)
+    axes.set_xticks(np.arange(len(columns)) + SIDE / 2, columns, fontsize=8)
+    axes.set_yticks(np.arange(len(rows)) + SIDE / 2, list(rows), fontsize=9)
     return figure
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from .figures import ORANGE, image_rows, pictures, sheet
+from .figures import ORANGE, SIDE, image_rows, pictures, sheet
 
 COLOURS = plt.get_cmap("Set2")  # of up to eight clusters
 
@@ -35,7 +35,7 @@ def nearest(rows: Mapping[str, Tensor]) -> Figure:
     """Rows of images [1 + K, C, H, W]: a query, framed, and beside it its K nearest, the nearest first."""
     figure = image_rows(rows, ["query", *map(str, range(1, max(map(len, rows.values()))))])
     for row in range(len(rows)):
-        figure.axes[0].add_patch(plt.Rectangle((0, row), 0.95, 0.95, fill=False, edgecolor=ORANGE, lw=3))
+        figure.axes[0].add_patch(plt.Rectangle((0, row), SIDE, SIDE, fill=False, edgecolor=ORANGE, lw=3))
     return figure
 
 
