@@ -426,7 +426,7 @@ papermill_engines.register("gvae", _Engine)
 
 def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> None:
     """Write the page of all notebooks, earlier runs included."""
-    from .site import Row, write_index  # loads torch, which takes longer than to see that no notebook has changed
+    from .site import Row, write_index
 
     rows = {path.stem: Row(path.stem, path.stem, NOT_RUN) for path in sorted(jobs[0].path.parent.glob("*.ipynb"))}
     for job in jobs:

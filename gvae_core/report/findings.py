@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..runs.results import Result, cells, read_result
 from .profiles import TABLES
+from .words import trained
 
 
 def numbers(runs: Path, profile: str, reconstructions: Path) -> dict[str, dict[str, object]]:
@@ -22,7 +23,8 @@ def numbers(runs: Path, profile: str, reconstructions: Path) -> dict[str, dict[s
 
     Returns
     -------
-    By finding: ``classifiers``, ``reconstructions``, ``drift``, ``pose``; shares are in [0, 1], angles in degrees.
+    By finding: ``classifiers``, ``reconstructions``, ``drift``, ``pose``; shares are in [0, 1], angles in degrees; how long a model was
+    trained is in words.
     """
     stored = []
     for path in sorted(runs.glob("*.json")):
@@ -51,7 +53,7 @@ def _classifiers(results: Sequence[Result]) -> dict[str, object]:
         share = statistics.mean(result.metrics["test_rotated_accuracy"] for result in cell)
         model = cell[0].spec.model
         if share > best.get(model, 0):
-            best |= {model: share, f"{model}_result": cell[0]}
+            best |= {model: share, f"{model}_trained": trained(cell[0])}
     return best if {"cnn", "gcnn"} <= best.keys() else {}
 
 
@@ -64,7 +66,7 @@ def _reconstructions(results: Iterable[Result], path: Path) -> dict[str, object]
     for result in results:
         share, model = shares.get(result.spec.key, {"rotated": -1})["rotated"], result.spec.model
         if share > best.get(model, -1):
-            best |= {model: share, f"{model}_result": result}
+            best |= {model: share, f"{model}_trained": trained(result)}
     return best if {"sgvae", "svae"} <= best.keys() else {}
 
 
@@ -98,4 +100,4 @@ def _pose(results: Sequence[Result]) -> dict[str, object]:
     coded = {name: cell for name, cell in by_name.items() if "codes" in cell[0].metrics}
     right = {name: mean(cell, "codes", "kmeans_hungarian") for name, cell in coded.items()}
     errors = {name: mean(by_name["pose"], "angle_errors", name) for name in ("mean", "median")}
-    return {"errors": errors, "right": right, "result": by_name["pose"][0]}
+    return {"errors": errors, "right": right, "trained": trained(by_name["pose"][0])}

@@ -1,11 +1,12 @@
 """Collect what a profile has computed into outputs/PROFILE of the checkout, and write the page over it.
 
-Committed are the JSONs of the profile's runs and tables, the figures that `results_page` names, and the
-checkpoints that a fresh machine needs.
+Committed are the JSONs of the profile's runs and tables, the figures that `words.FIGURES` names, the
+checkpoints that a fresh machine needs, and the numbers that the report's index opens with.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +16,7 @@ import matplotlib.pyplot as plt
 
 from ..files import ROOT, outputs_directory, write_atomically, write_text
 from ..runs.results import find, read_result
-from . import figures, results_page
+from . import figures, findings, results_page, words
 from .profiles import TABLES, born_rotated, reconstructions, sphere_and_plane
 
 CHECKPOINT_BYTES = 8_000_000  # a larger one is not committed
@@ -57,7 +58,7 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
     files |= {folder / path.name: path for path in (made / "tables" / profile).glob("*.json")}
     suffix = results_page.SUFFIXES[profile]
     for path in sorted((made / "figures" / profile).glob("*.*")):  # quick draws some at full size, with the suffix
-        if (name := path.stem.removesuffix(suffix)) in results_page.FIGURES:
+        if (name := path.stem.removesuffix(suffix)) in words.FIGURES:
             files[folder / (f"{name}{suffix}.png" if path.suffix == ".png" else path.name)] = path
     for path in files.values():
         if path.stat().st_size > CHECKPOINT_BYTES:
@@ -71,7 +72,12 @@ def publish(profile: str, source: str, seeds: Sequence[int] = (0,)) -> list[Path
         if old.spec.source == source and old.spec.any_seed.key not in known:
             old.path.unlink()
             old.checkpoint.unlink(missing_ok=True)
-    written += [*_draw(folder, profile), ROOT / "outputs" / "README.md"]
+    written += _draw(folder, profile)
+    if profile == "paper":
+        numbers = findings.numbers(folder / "runs", profile, folder / f"reconstructions{suffix}.json")
+        written.append(folder / "findings.json")
+        write_text(written[-1], json.dumps(numbers, indent=1) + "\n")
+    written.append(ROOT / "outputs" / "README.md")
     write_text(written[-1], results_page.page(ROOT / "outputs"))
     return written
 

@@ -19,21 +19,6 @@ from ..runs.spec import AUTOENCODERS
 from . import tables, words
 from .profiles import TABLES, Table, best_models
 
-# Figures that are committed, by their name without `_full_size`, with the sentence under each.
-FIGURES = {
-    "accuracy_by_angle": "Accuracy over the angle of the test digits: the G-CNNs' is nearly flat, the CNNs' is not.",
-    "table2": "Table 2 as heat maps, ours beside the papers'.",
-    "figure1": "Rotated digits above; the S-GVAE's reconstructions are upright, the S-VAE's are not.",
-    "full_turn_2": "One digit through the full turn, and what the two models make of it.",
-    "six_and_nine": "Rotated 6s and 9s, and what the models make of them.",
-    "common_orientation": "Digits as they came, and turned back by angles computed from the images alone.",
-    "angles_found": "Angles found on turned test digits against those they were turned by.",
-    "same_way_up": "Test digits turned at random; turned back by the pose that the model found; drawn by the model.",
-    "latent_drift": "How far the code moves while a digit turns; dotted, the angle between different digits.",
-    "latent_spaces": "Codes by digit: the S-GVAE's sphere, d = 3, and a Gaussian VAE's plane, d = 2.",
-    "explorer": "The rotation explorer: ten digits turned by 60°, their reconstructions, how far the codes move.",
-    "explorer_drawing": "A 2 drawn in the explorer beside other digits, their codes on the latent sphere.",
-}
 SUFFIXES = {"paper": "_full_size", "quick": ""}  # of the figures and tables of each profile that is published
 TEMPLATE = Path(__file__).with_suffix(".md.j2")
 
@@ -110,7 +95,11 @@ def _profile(folder: Path) -> dict:
 
     def figure(name: str) -> str:
         file = f"{name}{suffix}.png"
-        return f"![{FIGURES[name]}]({profile}/{file})\n\n*{FIGURES[name]}*" if (folder / file).is_file() else ""
+        return (
+            f"![{words.FIGURES[name]}]({profile}/{file})\n\n*{words.FIGURES[name]}*"
+            if (folder / file).is_file()
+            else ""
+        )
 
     def judge(key: str) -> str:  # of either profile
         found = (path for path in folder.parent.glob(f"*/runs/{key}.json"))

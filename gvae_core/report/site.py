@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,8 +13,7 @@ import nbformat
 from jinja2 import Environment
 
 from ..files import COMMITTED, write_atomically, write_text
-from . import findings, pages, papers, words
-from .results_page import FIGURES
+from . import pages, papers, words
 
 TEMPLATE = Path(__file__).with_name("index.html.j2")
 
@@ -36,15 +36,19 @@ class Row:
 def write_index(folder: Path, rows: list[Row], profile: str, outputs: Path) -> Path:
     """Write ``folder``/index.html over the notebooks' pages in it, and the pictures that it shows.
 
-    Findings are those of the committed results, beside them what the runs in ``outputs`` say of this profile.
+    Findings are those that `publish` kept of the committed results, beside them what the runs in ``outputs`` say of
+    this profile.
     """
     committed = COMMITTED.parent
     shutil.rmtree(folder / "pictures", ignore_errors=True)
-    full = findings.numbers(COMMITTED, "paper", committed / "reconstructions_full_size.json")
+    file = committed / "findings.json"
+    full = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     here = {}
     if profile == "quick":  # of paper they are the same, of smoke they are no result
+        from . import findings  # loads torch
+
         here = findings.numbers(outputs / "runs", profile, outputs / "tables" / profile / "reconstructions.json")
-    pictures = {name: path for name in FIGURES if (path := committed / f"{name}_full_size.png").is_file()}
+    pictures = {name: path for name in words.FIGURES if (path := committed / f"{name}_full_size.png").is_file()}
     for path in pictures.values():
         write_atomically(folder / "pictures" / path.name, partial(shutil.copyfile, path))
     for row in rows:
@@ -60,9 +64,8 @@ def write_index(folder: Path, rows: list[Row], profile: str, outputs: Path) -> P
         full=full,
         here=here,
         pictures={name: path.name for name, path in pictures.items()},
-        captions=FIGURES,
+        captions=words.FIGURES,
         papers=papers,
-        trained=words.trained,
     )
     write_text(folder / "index.html", text.render(shown))
     return folder / "index.html"

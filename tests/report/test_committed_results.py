@@ -11,7 +11,7 @@ import pytest
 from gvae_core import metrics
 from gvae_core.mnist import load_splits
 from gvae_core.models import parameter_count
-from gvae_core.report import profiles, results_page, tables
+from gvae_core.report import findings, profiles, results_page, tables
 from gvae_core.runs.kinds import kinds_of_input
 from gvae_core.runs.results import find
 
@@ -25,8 +25,11 @@ def records(profile: str) -> list[dict]:
     return [json.loads(path.read_text()) for path in (ROOT / "outputs" / profile / "runs").glob("*.json")]
 
 
-def test_the_page_is_that_of_the_committed_files():
+def test_the_page_and_the_findings_are_those_of_the_committed_files():
     assert results_page.page(ROOT / "outputs") == PAGE, "run `gvae publish`"
+    paper = ROOT / "outputs" / "paper"
+    numbers = findings.numbers(paper / "runs", "paper", paper / "reconstructions_full_size.json")
+    assert json.loads((paper / "findings.json").read_text()) == numbers, "run `gvae publish --profile paper`"
 
 
 @pytest.mark.parametrize("profile", ["paper", "quick"])

@@ -50,7 +50,8 @@ def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, 
     names = {result.path.name for result in results} | {result.checkpoint.name for result in results[:2]}
     drawn = {f"{name}_full_size.png" for name in ("accuracy_by_angle", "table2", "latent_drift")}
     assert {path.name for path in written} == {
-        *names, *drawn, "figure1_full_size.png", "same_way_up_full_size.png", "reconstructions_full_size.json", "README.md"
+        *names, *drawn, "figure1_full_size.png", "same_way_up_full_size.png", "reconstructions_full_size.json", "findings.json",
+        "README.md",
     }  # fmt: skip
     for result in results:
         assert (checkout / "outputs/paper/runs" / result.path.name).read_bytes() == result.path.read_bytes()
