@@ -13,6 +13,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from ..rotation import in_disc, mirrored, turn
 from ..vmf import HypersphericalUniform, VonMisesFisher
 from .arguments import check_dropout, check_series, check_whole, recorded
+from .dropout import Dropout
 from .encoders import ConvolutionalEncoder, EncoderLayout, SteerableEncoder
 from .inputs import BORDER, MNIST_FORMAT, ImageFormat, doublings, image_format
 
@@ -52,22 +53,22 @@ class Decoder(nn.Sequential):
                 nn.ConvTranspose2d(third, third, 4, stride=2),
                 nn.BatchNorm2d(third),
                 nn.ReLU(),
-                nn.Dropout(dropout),
+                Dropout(dropout),
             ]
         super().__init__(
             nn.Linear(latent_dim, first * start**2),
             nn.Unflatten(1, (first, start, start)),
             nn.ReLU(),
             nn.BatchNorm2d(first),
-            nn.Dropout(inner_dropout),
+            Dropout(inner_dropout),
             nn.ConvTranspose2d(first, second, 4, stride=2),
             nn.BatchNorm2d(second),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.ConvTranspose2d(second, third, 4, stride=1),
             nn.BatchNorm2d(third),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             *larger,
             nn.ConvTranspose2d(third, images.channels, 4, stride=2),
             *([nn.ZeroPad2d([-(extra // 2), extra // 2 - extra] * 2)] if extra else []),
@@ -330,7 +331,7 @@ def sgvae(
     sizes = dict(layout=layout, invariants=invariants, frames=frames, vectors=POSE_VECTORS if pose else 0)
     sizes |= dict(group=group, images=images)
     encoder = SteerableEncoder(fields, frequency, dropout=inner_dropout, **sizes)
-    head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), nn.Dropout(dropout))
+    head = nn.Sequential(nn.Linear(invariants, invariants), nn.ELU(), nn.BatchNorm1d(invariants), Dropout(dropout))
     decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout, images=images)
     kind = GaussianVAE if gaussian else PoseVAE if pose else SphericalVAE
     return kind(encoder, invariants, decoder, latent_dim, head)
@@ -355,6 +356,6 @@ def svae(
     check_whole(hidden=hidden)
     check_dropout(inner_dropout)
     encoder = ConvolutionalEncoder(channels, dropout=dropout, images=images)
-    relu = [nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(inner_dropout)]
+    relu = [nn.Linear(encoder.out_features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), Dropout(inner_dropout)]
     decoder = Decoder(latent_dim, decoder_channels, dropout=dropout, inner_dropout=inner_dropout, images=images)
     return SphericalVAE(encoder, hidden, decoder, latent_dim, nn.Sequential(*relu))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .arguments import check_dropout, check_series, check_whole, recorded
+from .dropout import Dropout
 from .encoders import EncoderLayout, SteerableEncoder
 from .inputs import MNIST_FORMAT, ImageFormat, doublings, image_format
 
@@ -36,7 +37,7 @@ class CNNClassifier(nn.Sequential):
         for index, (count, stride) in enumerate(zip(channels, strides, strict=True)):
             blocks += [nn.Conv2d(width, count, 3, stride=stride), nn.BatchNorm2d(count), nn.ReLU()]
             blocks += [nn.AvgPool2d(2)] if index == 0 else []
-            blocks += [nn.Dropout(dropout)]
+            blocks += [Dropout(dropout)]
             width, size = count, ((size - 3) // stride + 1) // (2 if index == 0 else 1)
         flat = width * size**2
         super().__init__(*blocks, nn.Flatten(), nn.BatchNorm1d(flat), nn.Linear(flat, classes))
@@ -72,7 +73,7 @@ class GCNNClassifier(nn.Module):
         check_whole(classes=classes)
         sizes = dict(layout=layout, invariants=invariants, dropout=dropout, group=group, images=images)
         self.encoder = SteerableEncoder(fields, frequency, **sizes)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(invariants, classes))
+        self.head = nn.Sequential(Dropout(dropout), nn.Linear(invariants, classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.encoder(images))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..steerable import accelerate
 from .arguments import check_dropout, check_series, check_whole, recorded
+from .dropout import Dropout
 from .inputs import MNIST_FORMAT, SMALLEST, ImageFormat, doublings, image_format
 
 
@@ -324,7 +325,7 @@ class ConvolutionalEncoder(nn.Sequential):
         images = image_format(images)
         blocks, width, size = [], images.channels, images.canvas_size
         for count, stride in zip(channels, ((2, 1, 2), (2, 2, 2), (4, 2, 2))[doublings(images.size)], strict=True):
-            blocks += [nn.Conv2d(width, count, 4, stride=stride), nn.ReLU(), nn.BatchNorm2d(count), nn.Dropout(dropout)]
+            blocks += [nn.Conv2d(width, count, 4, stride=stride), nn.ReLU(), nn.BatchNorm2d(count), Dropout(dropout)]
             width, size = count, (size - 4) // stride + 1
         super().__init__(*blocks, nn.Flatten())
         self.images, self.out_features = images, width * size**2  # of MNIST 32 -> 15 -> 12 -> 5

@@ -1,0 +1,24 @@
+"""Dropout whose mask costs little: on a CPU torch's takes a seventh of a training step of the S-VAE."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_BITS = 16  # of a random number for each value
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`; on a CPU ``p`` is rounded to a multiple of 2^-16, and 64 random bits decide on four values.
+
+    What is kept is scaled by the inverse of the exact probability to keep it, so the mean stays.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or values.device.type != "cpu" or not values.is_floating_point():
+            return super().forward(values)
+        dropped = min(round(self.p * 2**_BITS), 2**_BITS - 1)
+        fours = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        random = fours.view(torch.int16)[: values.numel()].view(values.shape)
+        keep = (random >= dropped - 2 ** (_BITS - 1)).to(values.dtype)
+        return values * keep.mul_(2**_BITS / (2**_BITS - dropped))
