@@ -83,6 +83,12 @@ class Features(GeometricTensor):
         raw = x.raw if x.packed else native.Pack.apply(x.raw, len(self.type))
         return raw, None if x.keep is None else x.keep.contiguous()
 
+    def kept(self) -> Tensor:
+        """Packed values with the pending dropout applied."""
+        if self.keep is None:
+            return self.raw
+        return self.raw * native.pad_fields(self.keep.permute(0, 3, 4, 2, 1)).contiguous()
+
     @property
     def tensor(self) -> Tensor:
         if self._tensor is None:

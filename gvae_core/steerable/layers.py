@@ -99,6 +99,10 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
 
         trivial = self._has_trivial[name]
         from_batch = self.training or not self.track_running_stats
+        if (
+            from_batch and not x.packed and self._takes_native(x)
+        ):  # the kernels' statistics are faster, the next layer packs
+            x = Features(native.Pack.apply(x.raw, len(x.type)), x.type, packed=True)
         if from_batch and math.prod(x.grid) < 2:  # escnn makes its running statistics NaN
             raise ValueError(f"expected more than one value per channel for the statistics, got {[*x.tensor.shape]}")
         if self.training:
@@ -208,9 +212,9 @@ class FastPointwiseAvgPool2D(_Fast, enn.PointwiseAvgPool2D):
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         x = as_features(input)
-        if self._takes_escnn(input) or not x.packed or x.affine is not None or x.keep is not None:
+        if self._takes_escnn(input) or not x.packed or x.affine is not None:
             return super().forward(input)
-        channels_last = x.raw.flatten(3).permute(0, 3, 1, 2)
+        channels_last = x.kept().flatten(3).permute(0, 3, 1, 2)
         pooled = F.avg_pool2d(channels_last, self.kernel_size, self.stride, self.padding, self.ceil_mode)
         packed = pooled.permute(0, 2, 3, 1).unflatten(3, x.raw.shape[3:]).contiguous()
         return Features(packed, self.out_type, packed=True)
@@ -251,7 +255,7 @@ class FastMaskModule(_Fast, enn.MaskModule):
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
         x = as_features(input)
-        if self._takes_escnn(input) or not x.packed or x.affine is not None or x.keep is not None:
+        if self._takes_escnn(input) or not x.packed or x.affine is not None:
             return super().forward(input)
         assert x.raw.shape[1:3] == self.mask.shape[2:]
-        return Features(x.raw * self.mask[0, 0, :, :, None, None], self.out_type, packed=True)
+        return Features(x.kept() * self.mask[0, 0, :, :, None, None], self.out_type, packed=True)

@@ -9,20 +9,23 @@ extern "C" int steerable_statistics(int64_t images, int64_t pixels, int64_t chan
                                     int64_t threads, const float* x, float* out) try {
     std::atomic<long> next{0};
     parallel(std::min(threads, images), [&](long) {
-        for (long n; (n = next++) < images;)
-            for_lanes(channels, [&](auto sum, long c) {
-                using V = decltype(sum);
-                const float* from = x + n * pixels * channels + c;
-                V squares{};
-                for (long p = 0; p < pixels; ++p) sum += load<V>(from + p * channels);
-                const V mean = sum / float(pixels);
-                for (long p = 0; p < pixels; ++p) {
-                    const V d = load<V>(from + p * channels) - mean;
-                    squares += d * d;
-                }
-                store(out + 2 * n * channels + c, mean);
-                store(out + (2 * n + 1) * channels + c, squares);
-            });
+        for (long n; (n = next++) < images;) {
+            const float* from = x + n * pixels * channels;
+            float *mean = out + 2 * n * channels, *squares = mean + channels;
+            std::memset(mean, 0, 2 * channels * sizeof(float));
+            for (long p = 0; p < pixels; ++p)
+                for_lanes(channels, [&](auto zero, long c) {
+                    using V = decltype(zero);
+                    store(mean + c, load<V>(mean + c) + load<V>(from + p * channels + c));
+                });
+            for (long c = 0; c < channels; ++c) mean[c] /= float(pixels);
+            for (long p = 0; p < pixels; ++p)
+                for_lanes(channels, [&](auto zero, long c) {
+                    using V = decltype(zero);
+                    const V d = load<V>(from + p * channels + c) - load<V>(mean + c);
+                    store(squares + c, load<V>(squares + c) + d * d);
+                });
+        }
     });
     return 0;
 } catch (const std::exception&) {
@@ -137,24 +140,34 @@ inline void store_sum(float* p, bool paired, Vec v) {
     for (int i = 0; i < WIDTH / 2; ++i) p[i] = lanes[i] + lanes[i + WIDTH / 2];
 }
 
-// work(f, p, pixels): the lanes from f of pixel p, and where pixels is 2 of p + 1; begin(f) and
-// end(f, paired) around all pixels of an image
-template <class Begin, class Work, class End>
-inline void for_pixels(const Activation& a, long n, const Begin& begin, const Work& work,
-                       const End& end) {
-    for (long f = 0; f < a.lanes; f += WIDTH) {
-        const bool paired = a.lanes - f < WIDTH;
-        begin(f, paired);
-        const long last = (n + 1) * a.pixels;
-        for (long p = n * a.pixels; p < last; p += 1 + paired)
-            work(f, p, paired ? std::min(2L, last - p) : 0);
-        end(f, paired);
-    }
+// Whether only half a register is left of the lanes from f: two pixels share one.
+inline bool is_paired(const Activation& a, long f) {
+    return a.lanes - f < WIDTH;
+}
+
+// work(f, p, pixels) for all of image n: the lanes from f of pixel p, and where pixels is 2 of p + 1.
+// All lanes of a few pixels, then the next pixels: so memory is read in its order.
+constexpr long SOME = 2;
+template <class Work>
+inline void for_pixels(const Activation& a, long n, const Work& work) {
+    const long last = (n + 1) * a.pixels;
+    for (long first = n * a.pixels; first < last; first += SOME)
+        for (long f = 0; f < a.lanes; f += WIDTH) {
+            const bool paired = is_paired(a, f);
+            for (long p = first; p < std::min(first + SOME, last); p += 1 + paired)
+                work(f, p, paired ? std::min(2L, last - p) : 0);
+        }
 }
 
 // from one half register to the other, in [pixel][channels]: pixels as in for_pixels
 inline long second_half(long pixels, long channels) {
     return pixels == 0 ? WIDTH / 2 : (pixels - 1) * channels;
+}
+
+// Fetches what `for_pixels` comes to next: the loads would wait for memory.
+inline void fetch(const float* p, long components, long lanes) {
+    for (long d = 0; d < components; ++d)
+        __builtin_prefetch(p + (SOME * components + d) * lanes, 0, 2);
 }
 
 inline void normalise(const Activation& a, const float* x, long f, long pixels, Vec* out) {
@@ -177,20 +190,17 @@ extern "C" int steerable_activate(const Activation* activation, const float* x, 
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
         Vec in[MAX_COMPONENTS], samples[MAX_GRID + 4], out[MAX_COMPONENTS + 4];
-        const auto nothing = [](long, bool) {};
         for (long n; (n = next++) < a.images;)
-            for_pixels(
-                a, n, nothing,
-                [&](long f, long p, long pixels) {
-                    normalise(a, x + p * a.components * a.lanes, f, pixels, in);
-                    transform(a.samples, a.grid, a.components, in, samples);
-                    for (long g = 0; g < a.grid; ++g) samples[g] = activate(samples[g], relu);
-                    transform(a.project, a.components_out, a.grid, samples, out);
-                    const long second = second_half(pixels, a.components_out * a.lanes);
-                    for (long d = 0; d < a.components_out; ++d)
-                        store_lanes(y + (p * a.components_out + d) * a.lanes + f, second, out[d]);
-                },
-                nothing);
+            for_pixels(a, n, [&](long f, long p, long pixels) {
+                fetch(x + p * a.components * a.lanes + f, a.components, a.lanes);
+                normalise(a, x + p * a.components * a.lanes, f, pixels, in);
+                transform(a.samples, a.grid, a.components, in, samples);
+                for (long g = 0; g < a.grid; ++g) samples[g] = activate(samples[g], relu);
+                transform(a.project, a.components_out, a.grid, samples, out);
+                const long second = second_half(pixels, a.components_out * a.lanes);
+                for (long d = 0; d < a.components_out; ++d)
+                    store_lanes(y + (p * a.components_out + d) * a.lanes + f, second, out[d]);
+            });
     });
     return 0;
 } catch (const std::exception&) {
@@ -207,45 +217,47 @@ extern "C" int steerable_activate_backward(const Activation* activation, const f
     std::atomic<long> next{0};
     parallel(std::min(a.threads, a.images), [&](long) {
         Vec in[MAX_COMPONENTS], back[MAX_COMPONENTS + 4], samples[MAX_GRID + 4],
-            slopes[MAX_GRID + 4], shift_sum[MAX_COMPONENTS], scale_sum;
-        for (long n; (n = next++) < a.images;)
-            for_pixels(
-                a, n,
-                [&](long, bool) {
-                    scale_sum = Vec{};
-                    for (long d = 0; d < a.components; ++d) shift_sum[d] = Vec{};
-                },
-                [&](long f, long p, long pixels) {
-                    const long second = second_half(pixels, a.components * a.lanes),
-                               same = pixels ? 0 : WIDTH / 2;
-                    const float* from = x + p * a.components * a.lanes;
-                    normalise(a, from, f, pixels, in);
-                    transform(a.samples, a.grid, a.components, in, samples);
-                    for (long d = 0; d < a.components_out; ++d)
-                        in[d] = load_lanes(grad + (p * a.components_out + d) * a.lanes + f,
-                                           second_half(pixels, a.components_out * a.lanes));
-                    transform(a.project_back, a.grid, a.components_out, in, slopes);
-                    for (long g = 0; g < a.grid; ++g) slopes[g] *= activate_slope(samples[g], relu);
-                    transform(a.samples_back, a.components, a.grid, slopes, back);
-                    const Vec scale = a.mean ? load_lanes(a.scale + f, same) : all<Vec>(1.f);
-                    for (long d = 0; d < a.components; ++d) {
-                        store_lanes(grad_x + (p * a.components + d) * a.lanes + f, second,
-                                    back[d] * scale);
-                        if (a.mean) {
-                            if (pixels == 1) back[d] = first_half(back[d]);  // counted once
-                            shift_sum[d] += back[d];
-                            scale_sum += back[d] * (load_lanes(from + d * a.lanes + f, second) -
-                                                    load_lanes(a.mean + d * a.lanes + f, same));
-                        }
-                    }
-                },
-                [&](long f, bool paired) {
-                    if (!a.mean) return;
-                    store_sum(grad_scale + n * a.lanes + f, paired, scale_sum);
-                    for (long d = 0; d < a.components; ++d)
-                        store_sum(grad_shift + (n * a.components + d) * a.lanes + f, paired,
-                                  shift_sum[d]);
-                });
+            slopes[MAX_GRID + 4];
+        std::vector<Vec> sums;  // [lanes / WIDTH][components + 1], of the shift and the scale
+        for (long n; (n = next++) < a.images;) {
+            if (a.mean) sums.assign(round_up(a.lanes, WIDTH) / WIDTH * (a.components + 1), Vec{});
+            for_pixels(a, n, [&](long f, long p, long pixels) {
+                const long second = second_half(pixels, a.components * a.lanes),
+                           same = pixels ? 0 : WIDTH / 2;
+                const float* from = x + p * a.components * a.lanes;
+                fetch(from + f, a.components, a.lanes);
+                fetch(grad + p * a.components_out * a.lanes + f, a.components_out, a.lanes);
+                normalise(a, from, f, pixels, in);
+                transform(a.samples, a.grid, a.components, in, samples);
+                for (long d = 0; d < a.components_out; ++d)
+                    in[d] = load_lanes(grad + (p * a.components_out + d) * a.lanes + f,
+                                       second_half(pixels, a.components_out * a.lanes));
+                transform(a.project_back, a.grid, a.components_out, in, slopes);
+                for (long g = 0; g < a.grid; ++g) slopes[g] *= activate_slope(samples[g], relu);
+                transform(a.samples_back, a.components, a.grid, slopes, back);
+                const Vec scale = a.mean ? load_lanes(a.scale + f, same) : all<Vec>(1.f);
+                for (long d = 0; d < a.components; ++d)
+                    store_lanes(grad_x + (p * a.components + d) * a.lanes + f, second,
+                                back[d] * scale);
+                if (!a.mean) return;
+                Vec* shift_sum = sums.data() + f / WIDTH * (a.components + 1);
+                Vec scale_sum = shift_sum[a.components];
+                for (long d = 0; d < a.components; ++d) {
+                    if (pixels == 1) back[d] = first_half(back[d]);  // counted once
+                    shift_sum[d] += back[d];
+                    scale_sum += back[d] * (load_lanes(from + d * a.lanes + f, second) -
+                                            load_lanes(a.mean + d * a.lanes + f, same));
+                }
+                shift_sum[a.components] = scale_sum;
+            });
+            for (long f = 0; a.mean && f < a.lanes; f += WIDTH) {
+                const Vec* sum = sums.data() + f / WIDTH * (a.components + 1);
+                for (long d = 0; d < a.components; ++d)
+                    store_sum(grad_shift + (n * a.components + d) * a.lanes + f, is_paired(a, f),
+                              sum[d]);
+                store_sum(grad_scale + n * a.lanes + f, is_paired(a, f), sum[a.components]);
+            }
+        }
     });
     return 0;
 } catch (const std::exception&) {
