@@ -323,10 +323,10 @@ def fit(
 
 def _adam(model: nn.Module, schedule: Schedule, device: torch.device) -> torch.optim.Adam:
     """Adam; on a GPU one that a captured step can take, with the learning rate in a tensor that the step reads there."""
-    rate, options = schedule.learning_rate, {}
-    if device.type == "cuda":
-        rate, options = torch.tensor(rate, device=device), dict(fused=True, capturable=True)
-    return torch.optim.Adam(model.parameters(), lr=rate, weight_decay=schedule.weight_decay, **options)
+    gpu = device.type == "cuda"
+    rate = torch.tensor(schedule.learning_rate, device=device) if gpu else schedule.learning_rate
+    options = dict(weight_decay=schedule.weight_decay, fused=device.type in ("cpu", "cuda"), capturable=gpu)
+    return torch.optim.Adam(model.parameters(), lr=rate, **options)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
