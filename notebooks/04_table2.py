@@ -93,6 +93,12 @@ Markdown(tables.save(tables.table2(full_size, epoch), "table2_full_size", profil
 Markdown(tables.agreement(full_size, epoch))
 
 # %% [markdown]
+# How far apart two trainings of one cell end, which differ in their random numbers alone:
+
+# %%
+Markdown(tables.seeds(full_size))
+
+# %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
 # - The lists above count in how many pairs of cells our order is the papers': the loss falls with d, and rises with β

@@ -166,6 +166,25 @@ def table2(results: Sequence[Result], epoch: int | None = None, link: Link | Non
     return _markdown(rows, link)
 
 
+def seeds(results: Sequence[Result], link: Link | None = None) -> str:
+    """The cells of Table 2 that were trained from several seeds: the loss of each after the last epoch that all have reached."""
+    rows = []
+    for cell in cells(results):
+        if len(cell) == 1:
+            continue
+        spec, epoch = cell[0].spec, min(result.epochs_reached for result in cell)
+        paper = papers.table2_loss(spec.model, spec.latent_dim, spec.beta)
+        row = {
+            "Model": NAMES[spec.model],
+            "d": spec.latent_dim,
+            "β": f"{spec.beta:g}",
+            "Epochs": f"{epoch} of {spec.epochs}",
+        }
+        row |= {f"Seed {then.spec.seed}": f"{thousands(then):.2f}k" for then in after_epoch(cell, epoch)}
+        rows.append(row | {"Paper, one run": f"{paper:.2f}k" if paper else NONE, "Runs": cell})
+    return _markdown(rows, link) if rows else ""
+
+
 def agreement(results: Sequence[Result], epoch: int | None = None) -> str:
     """Where Table 2 agrees with the papers: level, order over d and β, the flat columns, the models' distance.
 

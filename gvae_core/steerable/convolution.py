@@ -116,7 +116,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         known, geometry = self._prepared_for
         if geometry != self._geometry:
             return False
-        if torch.compiler.is_compiling() or torch_path.transformed():
+        if not torch_path.eager():
             return True
         basis = self._sampled_basis
         identity = _identity(basis)
@@ -141,8 +141,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         """What the weights, and others, expand to; kept between calls where nothing can differentiate it."""
         if (
             torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch_path.transformed()
+            or not torch_path.eager()
             or self.weights.device.type != "cpu"  # a comparison would wait for the device
         ):
             return expand()
@@ -233,7 +232,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
             and self.kernel_size <= 5
             and x.numel() * (self.kernel_size / self.stride) ** 2 <= FEW_WINDOWS
             and native.readable(x, filter)
-            and not (torch.compiler.is_compiling() or torch_path.transformed() or torch.is_autocast_enabled("cpu"))
+            and torch_path.eager()
+            and not torch.is_autocast_enabled("cpu")
         )
 
     def _back_to_escnn(self, reason: str) -> None:

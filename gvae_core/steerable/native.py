@@ -239,9 +239,7 @@ def readable(*tensors: Tensor | None, device: str = "cpu") -> bool:
 
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and can be used now, on these tensors."""
-    return (
-        not torch.compiler.is_compiling() and not torch_path.transformed() and readable(*tensors) and load() is not None
-    )
+    return torch_path.eager() and readable(*tensors) and load() is not None
 
 
 def _address(x: Tensor | None) -> c_void_p:

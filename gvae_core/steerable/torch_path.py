@@ -23,6 +23,11 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def eager() -> bool:
+    """Whether operations simply run: no graph is traced, no transform is at work."""
+    return not (torch.compiler.is_compiling() or transformed())
+
+
 def differentiable_gradients(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], grad: Tensor
 ) -> list[Tensor | None]:
@@ -81,7 +86,7 @@ class _InPieces(torch.autograd.Function):
 def in_pieces(function: Callable[..., Tensor], bytes_per_item: int, x: Tensor, *others: Tensor) -> Tensor:
     """``function(x, *others)``, which treats every item of ``x`` alone; on a CPU piece by piece."""
     n = max(1, CACHE_BYTES // max(1, bytes_per_item))
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or transformed() or len(x) <= n:
+    if x.device.type != "cpu" or not eager() or len(x) <= n:
         return function(x, *others)
     return _InPieces.apply(function, n, x, *others)
 

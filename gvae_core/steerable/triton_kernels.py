@@ -86,9 +86,8 @@ def _activate_backward(
 
 def takes(*tensors: Tensor) -> bool:
     """Whether the kernels can read them: plain float32 tensors on a GPU, outside autocast, tracing and transforms."""
-    return not (
-        torch.compiler.is_compiling() or torch_path.transformed() or torch.is_autocast_enabled("cuda")
-    ) and native.readable(*tensors, device="cpu" if INTERPRETED else "cuda")
+    plain = torch_path.eager() and not torch.is_autocast_enabled("cuda")
+    return plain and native.readable(*tensors, device="cpu" if INTERPRETED else "cuda")
 
 
 class Activate(torch.autograd.Function):

@@ -121,6 +121,17 @@ def test_agreement_with_the_papers_in_numbers(outputs):
     assert "+" not in tables.agreement(results[:1], epoch=3)  # nobody has got there
 
 
+def test_seeds_of_a_cell_are_compared_after_the_last_epoch_of_all(outputs):
+    cell = run(TINY_SGVAE, progress=False)
+    place = dict(model="sgvae", latent_dim=10, beta=0.01, sizes={})
+    losses = {0: [27.0, 26.0, 21.0], 1: [28.0, 25.5], 2: [29.0, 26.5, 23.0]}
+    results = [at_epochs(cell, losses[seed], seed=seed, **place) for seed in losses]
+    alone = at_epochs(cell, [50.0], **place | {"beta": 500.0})
+    (row,) = tables.seeds([*results, alone]).splitlines()[2:]
+    assert "| 2 of 50 | 26.00k | 25.50k | 26.50k | 48.27k |" in row
+    assert tables.seeds([alone]) == ""
+
+
 def test_runs_are_shown_in_words(outputs):
     result = run(TINY_SGVAE, progress=False)
     table = tables.runs([result])
