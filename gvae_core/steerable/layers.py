@@ -99,9 +99,8 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
 
         trivial = self._has_trivial[name]
         from_batch = self.training or not self.track_running_stats
-        if (
-            from_batch and not x.packed and self._takes_native(x)
-        ):  # the kernels' statistics are faster, the next layer packs
+        # The kernels' statistics are faster than torch's, and the next layer would pack.
+        if from_batch and not x.packed and self._takes_native(x):
             x = Features(native.Pack.apply(x.raw, len(x.type)), x.type, packed=True)
         if from_batch and math.prod(x.grid) < 2:  # escnn makes its running statistics NaN
             raise ValueError(f"expected more than one value per channel for the statistics, got {[*x.tensor.shape]}")

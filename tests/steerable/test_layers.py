@@ -133,8 +133,8 @@ def test_masks(path):
     fields = act.in_type
     mask = [enn.MaskModule(fields, 9, margin, sigma) for margin, sigma in ((0, 2), (25, 1), (50, 0.5))]
     layers = enn.SequentialModule(
-        mask[0], enn.R2Conv(fields, fields, 3, padding=1), mask[1], act, mask[2], enn.FieldDropout(fields, 0.3),
-        enn.R2Conv(fields, fields, 1), enn.IIDBatchNorm2d(fields), mask[0],
+        mask[0], enn.R2Conv(fields, fields, 3, padding=1), mask[1], act, enn.FieldDropout(fields, 0.3), mask[2],
+        enn.FieldDropout(fields, 0.3), enn.R2Conv(fields, fields, 1), enn.IIDBatchNorm2d(fields), mask[0],
     )  # fmt: skip
     fast, stock = pair(layers, path)
     assert {row.path for row in explain(fast)} == {path}

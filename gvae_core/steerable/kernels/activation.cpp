@@ -164,7 +164,7 @@ inline long second_half(long pixels, long channels) {
     return pixels == 0 ? WIDTH / 2 : (pixels - 1) * channels;
 }
 
-// Fetches what `for_pixels` comes to next: the loads would wait for memory.
+// Asks for what `for_pixels` comes to next: the loads would wait for memory. Behind the last pixel nothing happens.
 inline void fetch(const float* p, long components, long lanes) {
     for (long d = 0; d < components; ++d)
         __builtin_prefetch(p + (SOME * components + d) * lanes, 0, 2);
