@@ -105,7 +105,8 @@ Markdown(tables.seeds(full_size))
 #   by β / 100 times the KL per image, most where d and with it the KL is large.
 # - For β ≤ 1 the weight per image is at most 0.01 against a squared error of hundreds: the KL is free, and the
 #   papers' first three columns are repetitions of one experiment. Their cell (0.01, 10) of the S-GVAE, 48.27k, is out
-#   of line with its neighbours, ours is not (the last line of the list), which speaks for one bad run of theirs.
+#   of line with its neighbours, ours is not (the last line of the list), from whichever seed (the table above). That
+#   speaks for one bad run of theirs.
 # - The level differs (the deviations above), the pattern does not. Why, we do not know: the write-ups leave much of the
 #   networks and of the training open.
 # - The S-GVAE's loss is above the S-VAE's, as in the papers: its code does not hold the slant of a digit.
