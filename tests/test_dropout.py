@@ -10,7 +10,7 @@ from gvae_core.models.dropout import Dropout
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.999999])
 def test_so_many_values_are_dropped_and_the_mean_stays(p):
     torch.manual_seed(0)
-    values = torch.ones(400, 101, 25)  # not a multiple of four
+    values = torch.ones(401, 101, 25)  # not a multiple of four
     dropped = Dropout(p)(values)
     share = (dropped == 0).double().mean().item()
     deviation = (p * (1 - p) / values.numel()) ** 0.5

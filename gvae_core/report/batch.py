@@ -36,6 +36,7 @@ from tqdm import tqdm
 from ..files import data_directory, write_text
 from . import receipts
 from .pages import write_page
+from .site import Row, write_index
 
 OK, FAILED, STOPPED, NOT_RUN = "ok", "FAILED", "stopped", "not run"
 CACHED = "cached"  # in place of the number of cells
@@ -426,8 +427,6 @@ papermill_engines.register("gvae", _Engine)
 
 def _write_index(folder: Path, jobs: Sequence[Job], profile: str, outputs: Path) -> None:
     """Write the page of all notebooks, earlier runs included."""
-    from .site import Row, write_index
-
     rows = {path.stem: Row(path.stem, path.stem, NOT_RUN) for path in sorted(jobs[0].path.parent.glob("*.ipynb"))}
     for job in jobs:
         rows[job.name] = Row(

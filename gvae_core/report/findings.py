@@ -23,8 +23,8 @@ def numbers(runs: Path, profile: str, reconstructions: Path) -> dict[str, dict[s
 
     Returns
     -------
-    By finding: ``classifiers``, ``reconstructions``, ``drift``, ``pose``; shares are in [0, 1], angles in degrees; how long a model was
-    trained is in words.
+    By finding: ``classifiers``, ``reconstructions``, ``drift``, ``pose``; shares are in [0, 1], angles in degrees;
+    how long a model was trained is in words.
     """
     stored = []
     for path in sorted(runs.glob("*.json")):
