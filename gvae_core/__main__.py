@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         own.add_argument("images", type=user_path, metavar="IMAGES", help="a folder, or an .npy or .npz file")
         own.add_argument("--array", metavar="NAME", help="of the images in an .npz file that holds several")
         own.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default): a GPU if there is one")
-    tables = "table1, table2, retrain, reconstructions, sphere_and_gaussian, born_rotated, groups"
+    tables = "table1, table2, two_frames, retrain, reconstructions, sphere_and_gaussian, born_rotated, groups"
     run.add_argument("tables", nargs="+", metavar="TABLE", help=tables)
     listing.add_argument("tables", nargs="*", metavar="TABLE", help=f"{tables}; all if none is named")
     for parser_of_runs in (run, listing, publishing):

@@ -98,7 +98,7 @@ figures.save(figure, "feature_fields", **stamp);
 # the problem by itself: the papers' $32 \times 32$ with kernel 4 and stride 2, 1, 2 stays centred with
 # padding 0 or 2 and breaks with padding 1. The papers do not say which padding they used.
 #
-# *The error under a quarter turn, layer by layer: rounding on a centred grid, another image's on one that is off-centre.*
+# *The error under a quarter turn, layer by layer: rounding on a centred grid, large in every layer after one that is off-centre.*
 
 # %%
 common = dict(strides=(2, 1, 2), mask_input=True)
@@ -127,7 +127,7 @@ for name, errors in by_layer.items():
 # Other angles interpolate the input and alias in the layers: the error is a property of kernel, stride and
 # size, not zero. The plain CNN's output changes as much as for another image.
 #
-# *The error of untrained networks over the angle: zero at quarter turns, small between them, large for the plain CNN.*
+# *The error of untrained networks over the angle: on centred grids rounding at quarter turns, small between them; large for the plain CNN.*
 
 # %%
 plain = ConvolutionalEncoder((16, 16, 32)).eval()
@@ -171,9 +171,9 @@ for name, errors in by_angle_trained.items():
 #
 # - On a centred grid the error under quarter turns is rounding, in every layer, before and after training.
 # - The papers' grid is only as good as its padding; they do not mention the point.
-# - Between quarter turns the G-CNN is approximately invariant, better than the CNN (the numbers at 45° above) but not
-#   exact; larger kernels and a coarser stride late help, and so does hiding the square frame of the zero padding,
-#   which training learns to use, behind a disc (`isotropic` in `models.LAYOUTS`). Notebook 02 shows what this costs in
-#   accuracy.
+# - Between quarter turns the G-CNN is approximately invariant, better than the CNN (the numbers at 45° above), but not exact.
+# - The *isotropic layout* of other notebooks (`models.LAYOUTS`) has odd kernels, a wide one first, blurs before it leaves
+#   out pixels, and sets features outside a disc to zero, so that the square frame of the image is not seen. Notebook 02
+#   shows what that gives in accuracy.
 # - An autoencoder learns to use even that little, because it has to redraw the slant. What it can use repeats every
 #   quarter turn, so averaging over two turned copies of the input (`frames`) cancels most of it: notebook 05.

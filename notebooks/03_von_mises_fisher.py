@@ -18,7 +18,7 @@
 # # 3 · The von Mises–Fisher distribution, and why a sphere
 #
 # **The question:** can a law on a sphere be computed exactly, at every dimension and concentration?
-# **The answer:** yes: samples, density and KL agree with theory to the last digits.
+# **The answer:** yes: density and KL to the last digits, and the samples follow the density within their noise.
 #
 # The *von Mises–Fisher* law is the normal law's counterpart on a sphere: a *mean direction* μ, and a *concentration* κ
 # that says how closely the samples lie around it (0: not at all). The autoencoder's codes are drawn from it. The *KL*
@@ -49,6 +49,7 @@ from gvae_core.report.parameters import check_parameters
 
 source = check_parameters(profile, source, seed, samples=(samples, 100, 10_000_000))
 stamp = dict(profile=profile, source=source)
+theory = dict(profile=profile, source="no digits")
 torch.manual_seed(seed);
 
 # %% [markdown]
@@ -63,7 +64,7 @@ mean_direction = torch.nn.functional.normalize(torch.tensor([0.6, -0.6, 0.5]), d
 kappas = [0.0, 1.0, 10.0, 100.0, 1000.0]
 spheres = {f"κ = {kappa:g}": VonMisesFisher(mean_direction, kappa).sample((2000,)) for kappa in kappas}
 figure = figures.sphere_samples(spheres, mean_direction)
-figures.save(figure, "vmf_samples", **stamp);
+figures.save(figure, "vmf_samples", **theory);
 
 # %% [markdown]
 # ## The law of the samples against theory
@@ -71,10 +72,9 @@ figures.save(figure, "vmf_samples", **stamp);
 # The cosine $w = \mu^\top z$ has the density $\propto e^{\kappa w} (1 - w^2)^{(d-3)/2}$. Histograms of samples under
 # the exact density. (d = 50, κ = 20) lies where a sampler that approximates for large κ would be seen to fail.
 #
-# A sample is a smooth map of normal noise, without rejection. The angle θ between z and μ is F⁻¹(Φ(ε); κ): one normal
+# In short: every sample is a smooth map of normal noise, without rejection, so gradients pass. The angle θ between z and μ is F⁻¹(Φ(ε); κ): one normal
 # number ε goes through its distribution function Φ to a probability, and through the inverse of the angle's own, F, to an
-# angle. The direction around μ is that of a normal vector's part at a right angle to μ. So a sample carries gradients to μ
-# and κ, with dθ/dκ = −(∂F/∂κ) / (∂F/∂θ) (M. Figurnov et al., *Implicit reparameterization gradients*, 2018).
+# angle. The direction around μ is that of a normal vector's part at a right angle to μ. The gradient with respect to κ is dθ/dκ = −(∂F/∂κ) / (∂F/∂θ) (M. Figurnov et al., *Implicit reparameterization gradients*, 2018).
 #
 # *Histograms of sampled cosines under the exact density.*
 
@@ -87,7 +87,7 @@ for dim, kappa in ((3, 5.0), (6, 30.0), (10, 100.0), (50, 20.0)):
     panels[f"d = {dim}, κ = {kappa:g}"] = cosines, w, law.log_prob_cosine(w).exp()
     print(f"d = {dim:2d}, κ = {kappa:5g}: mean cosine {cosines.mean():.4f}, exact {law.mean_resultant_length:.4f}")
 figure = figures.histogram_against_density(panels, "w = μᵀz")
-figures.save(figure, "vmf_marginal", **stamp);
+figures.save(figure, "vmf_marginal", **theory);
 
 # %% [markdown]
 # ## The KL to the uniform law
@@ -106,7 +106,7 @@ for dim in (3, 6, 10, 20, 50):
 figure = figures.curves(
     kappas, kls, xlabel="concentration κ", ylabel="KL (nats)", title="KL(vMF ‖ uniform)", log="xy"
 )
-figures.save(figure, "vmf_kl", **stamp);
+figures.save(figure, "vmf_kl", **theory);
 
 # %% [markdown]
 # ## The surface that peaks at d = 7
@@ -125,7 +125,7 @@ for dim in (20, 40):
 figure = figures.curves(
     dims, {"unit sphere in d dimensions": area}, xlabel="d", ylabel="area", title="The surface peaks at d = 7"
 )
-figures.save(figure, "sphere_area", **stamp);
+figures.save(figure, "sphere_area", **theory);
 
 # %% [markdown]
 # ## Why not a Gaussian?
@@ -162,7 +162,7 @@ figure = figures.latent_spaces(sphere, plane, labels)
 figures.save(figure, "latent_spaces", **stamp);
 
 # %% [markdown]
-# ### At the papers' size, trained to its end
+# ### At the papers' size, on a schedule that ends
 #
 # What `gvae run sphere_and_gaussian --profile paper` has computed: 30,000 digits, as many parameters as the papers' S-GVAE,
 # in the layout `isotropic`, and a schedule whose learning rate falls to 3 % of what it begins with, so that the loss is
@@ -209,17 +209,17 @@ for row, column in np.ndindex(errors.shape):
 figure = figures.log_heatmap(
     errors, dims, [f"1e{e}" for e in exponents], xlabel="concentration κ", ylabel="d", title="Error of the KL, float64"
 )
-figures.save(figure, "vmf_accuracy", **stamp);
+figures.save(figure, "vmf_accuracy", **theory);
 
 # %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
-# - The samples follow the exact law for every dimension and concentration, and the KL is right to the last digits.
+# - The samples follow the exact law at every dimension and concentration shown, and the KL is right to the last digits.
 # - The area peaks at d = 7, between the paper's 5 and 10, and then it goes on to vanish.
 # - The Gaussian prior has a centre, to which its KL pulls every class; the uniform prior on the sphere has none. In these
 #   trainings the pull is hardly seen: β = 1 weighs little beside the squared error of a whole image. At the papers' size
 #   the codes in the plane lie farther from the origin than the prior's own samples would (the lines above the figure).
-# - Trained to its end, the plane draws digits nearly as well as the sphere with as many degrees of freedom (the table at
+# - At the end of that schedule the plane draws digits nearly as well as the sphere with as many degrees of freedom (the table at
 #   the papers' size). Where the short training's plane is near a line, that says no more than that it was short.
 # - With six dimensions for both, the sphere draws upright digits better, though it has one degree of freedom less, and the
 #   Gaussian draws turned digits better. One training each, and the Gaussian's loss was still falling.

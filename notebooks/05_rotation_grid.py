@@ -18,7 +18,7 @@
 # # 5 · Rotate a digit, and its reconstruction stays upright
 #
 # **The question:** what does a model that was trained on upright digits draw when it is shown a turned one?
-# **The answer:** the S-GVAE draws it upright, the S-VAE a blur or another digit.
+# **The answer:** the S-GVAE an upright digit, mostly the right one; the S-VAE a blur or another digit.
 #
 # This is Figure 1 of the 2022 paper. Both models are *autoencoders*: an encoder sums an image up in a *code*, a point
 # on a sphere, and a decoder draws the image anew from the code alone. The S-VAE's encoder is a plain CNN. The S-GVAE's
@@ -178,9 +178,9 @@ Markdown(tables.drift(profiles.full_size_models()))
 # %% [markdown]
 # ## What it shows, and where it differs from the paper
 #
-# - The S-GVAE's reconstructions of rotated digits are upright; the S-VAE's are blurs or other digits.
+# - The S-GVAE draws upright digits, though the small model not always the right one; the S-VAE's are blurs or other digits.
 # - Its code does not see a quarter turn, up to rounding; between them it drifts, because of the pixel grid (notebook
 #   01). The tables above say how far, for each model, beside the angle between different digits. The average over two
 #   turned copies of the input (`frames`) keeps the drift smallest at the papers' size.
 # - As in the papers, the price is sharpness: the S-VAE's upright digits are crisper than the S-GVAE's. Whether they can
-#   still be read, and why 9s suffer most, is notebook 06.
+#   still be read, and which suffer most, is notebook 06.

@@ -18,7 +18,7 @@
 # # 6 · Are 6s just rotated 9s?
 #
 # **The question:** a 6 turned by 180° is nearly a 9; does a code that ignores rotation mix them up?
-# **The answer:** hardly ever: how the tail bends and how large the loop is keep them apart.
+# **The answer:** hardly ever. Probably how the tail bends and how large the loop is keep them apart.
 #
 # The tiny paper asks this, and has a classifier, here called the *judge*, read the reconstructions (its Table 1).
 # **You will see** turned 6s beside the 9s they resemble, what both models make of them, what the judge reads, and where
@@ -100,7 +100,7 @@ for digit in (6, 9):
 full_size = {figures.NAMES[model]: result.load_model() for model, result in profiles.full_size_pair().items()}
 chosen = torch.cat([turned[labels == digit][:6] for digit in (6, 9)])
 rows = {"rotated 6s and 9s": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in full_size.items()}
-figure = figures.image_rows(rows)
+figure = figures.image_rows(rows, [*6 * "6", *6 * "9"])
 figures.save(figure, "six_and_nine_full_size", profile="paper", source=source);
 
 # %% [markdown]
@@ -175,12 +175,12 @@ Markdown(tables.save(tables.searches(found), "search_by_code", numbers=tables.me
 # %% [markdown]
 # ## What it shows, and where it differs from the paper
 #
-# - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6; but the S-GVAE's
-#   reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer
+# - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6 (the line above says how many); but
+#   the S-GVAE's reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer
 #   to each other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
 # - What the small S-GVAE of the `quick` profile does lose is sharpness, of turned digits as of upright ones: a search
-#   by code, without the decoder, finds more of both than the judge can read. In the tiny paper the 9s suffer most: many
-#   are read as 4s, whose top is open.
+#   by code, without the decoder, finds more of both than the judge can read. Its 9s suffer most, and most of those lost are
+#   read as 4s, whose top is open (the matrix above); in the tiny paper, too, 9s fare worst.
 # - At the papers' size the table compares one frame with two (`SteerableEncoder`): with two, turned digits, 6s and 9s
 #   among them, are read almost as well as upright ones.
 # - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two

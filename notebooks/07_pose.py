@@ -96,8 +96,8 @@ Markdown(tables.runs(list(results.values())))
 # %% [markdown]
 # ## The angles it recovers, on test digits
 #
-# Each test digit is turned by a random angle. The true pose is that angle plus the orientation that the model gives to
-# the digit's class, which nobody chose. A digit is read in three *frames*: copies of it, turned by −30°, 0° and 30°, over
+# Each test digit is turned by a random angle. Angles are counted from the orientation that the model gives to the digit's
+# class, which nobody chose. A digit is read in three *frames*: copies of it, turned by −30°, 0° and 30°, over
 # which the network's answers are averaged. That costs no training (it saw one), and the pixel grid does less to angles and
 # codes.
 #
@@ -113,14 +113,14 @@ figures.save(figures.angles_found(angles, relative, test.labels, apart=(0, 1, 8)
 Markdown(tables.save(tables.poses([r for name, r in results.items() if name in ("pose", "spatial")]), "pose", **stamp))
 
 # %% [markdown]
-# The first columns compare a digit with its own upright copy: the pose turns with the image by construction, so this
-# measures the pixel grid. *R in class* asks for more: one orientation for all digits of a class. Each pose comes with an arc
-# that should hold, in 90 % of cases, the angle that synchronisation gives the same test digits without the model. Digits that look the same after a half turn have
-# no single pose.
+# The first columns ask whether the angle follows when a digit is turned: they compare it with its own upright copy. The pose
+# turns with the image by construction, so they measure what the pixel grid spoils. *R in class* asks for more: one
+# orientation for all digits of a class. Each pose comes with an arc. In 90 % of cases it should hold the angle that
+# synchronisation gives the same digit without the model. Digits that look the same after a half turn have no single pose.
 #
 # ## Turned the same way up
 #
-# *Turned test digits of one class; turned back by the pose that the model found; drawn by the model.*
+# *Turned test digits of one class; turned back by the pose that the model found; drawn by the model from code and pose.*
 
 # %%
 chosen = (test.labels == digit).nonzero()[:50, 0]
@@ -227,6 +227,8 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel"
 # ## What it shows
 #
 # - A common orientation can be computed from the images alone; the model keeps it, and gives it to images it never saw.
-# - An S-GVAE without a pose has to put the rotation somewhere: its code cannot hold it, so its reconstruction is a blur.
-#   The S-VAE keeps it in the code, and the same digit at two angles is two things.
-# - 6s and 9s are each other's half turn: where one is laid as the other, the clusters mix, and no label says otherwise.
+# - An S-GVAE without a pose has nowhere to put the rotation: its code cannot hold it. So its clusters and neighbours are far
+#   worse (the table at the papers' size). The S-VAE keeps the rotation in the code, and the same digit at two angles is two
+#   things.
+# - Nobody says what upright is. The digits of a class agree on an orientation as far as R in class says; those that look
+#   the same after a half turn agree least.

@@ -21,16 +21,19 @@
 # it lies? **The answer:** a few minutes of training give every image a *code*, a point on a sphere that hardly sees the
 # image's angle, and, apart from it, the angle. Codes that lie close together belong to images that look alike.
 #
-# **You will see** galaxies of the Hubble Deep Field: the same way up, found by their like, sorted on one page. Then a
+# **You will see** galaxies of the Hubble Deep Field: turned back by their angles, found by their like, sorted on one page. Then a
 # section of tissue, coloured by what the codes say; turn the section, and the colours turn along. Both pictures come
 # with scikit-image, nothing is downloaded. Give the parameter `folder`, and the notebook shows your images instead:
 #
-#     papermill notebooks/08_no_upright.ipynb mine.ipynb -p folder /home/me/cells
+#     uv run papermill notebooks/08_no_upright.ipynb mine.ipynb -p folder /home/me/cells
+#
+# A small model is trained here, on shapes alone. With `-p model cells.safetensors` that of `gvae fit` is read instead.
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper
 seed = 0
 folder = ""  # of your own images, or an .npy or .npz file; they are shown instead
+model = ""  # a file by `gvae fit`, which is read instead of training; size and colour are then its own
 size = 32  # pixels of a side, 28 to 128; larger shows more and takes longer
 colour = False  # whether the model sees colours, too, or shapes alone
 
@@ -49,6 +52,9 @@ from gvae_core.report.parameters import check_parameters
 from gvae_core.rotation import in_disc, random_angles
 
 check_parameters(profile, "mnist5k", seed, size=(size, 28, 128))
+fitted = RotationAgnosticEmbedding.load(model) if model else None
+if fitted:
+    size, colour = fitted.model_.images.size, fitted.model_.images.channels > 1
 stamp = dict(profile=profile, source="own images" if folder else "Hubble Deep Field")
 
 # %% [markdown]
@@ -61,7 +67,7 @@ stamp = dict(profile=profile, source="own images" if folder else "Hubble Deep Fi
 
 # %%
 if folder:
-    loaded = load_images(folder, size=size, channels=3)
+    loaded = load_images(folder, size=size, channels=3, scale=fitted and fitted.scale_)
     images = loaded.images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     queries = {loaded.class_of(i) or f"image {i}": i for i in order[:6].sort().values.tolist()}
@@ -81,12 +87,13 @@ figures.save(figures.contact_sheets({"as they came": images[order[:200]]}, colum
 # %% [markdown]
 # ## Train
 #
-# The images are all that it gets: no labels, no upright, no copies turned by hand. It can be saved, and read another
-# day for other images: `RotationAgnosticEmbedding.load`.
+# The images are all that it gets: no labels, no upright, no copies turned by hand. It is saved, and can be read another
+# day for other images: `RotationAgnosticEmbedding.load`, or the parameter `model`.
 
 # %%
-embedding = RotationAgnosticEmbedding(**profiles.own_images(profile, seed, len(images))).fit(seen)
-embedding.save(outputs_directory() / "embeddings" / f"{profile}.safetensors")
+embedding = fitted or RotationAgnosticEmbedding(**profiles.own_images(profile, seed, len(images))).fit(seen)
+if not fitted:
+    embedding.save(outputs_directory() / "embeddings" / f"{profile}.safetensors")
 codes = embedding.transform(seen)
 angles, spread = embedding.poses(seen)
 
@@ -94,15 +101,16 @@ angles, spread = embedding.poses(seen)
 # ## What the model keeps of an image
 #
 # It draws an image from its code in one orientation that all share, and turns the drawing by the angle. Turned back by
-# this angle, the images themselves lie the same way: the *canonical view*. Where an image looks alike after a turn,
-# like a round galaxy, any angle will do.
+# this angle, the images themselves should lie the same way: the *canonical view*. After a short training they do so only
+# roughly. Where an image looks alike after a turn, like a round galaxy, any angle will do.
 #
 # *Images as they came, what the model draws of them, and turned back by the angle above them.*
 
 # %%
 form = ImageFormat.measured(images[:2000])
 upright = form.turned(images, torch.from_numpy(-angles)).clamp(0, 1)
-shown = torch.tensor([*queries.values(), *order[len(queries) : 14].tolist()])
+others = [i for i in order.tolist() if i not in queries.values()]
+shown = torch.tensor([*queries.values(), *others[: 14 - len(queries)]])
 rows = {
     "as it came": images[shown],
     "drawn by\nthe model": embedding.reconstruct(seen[shown]),
@@ -183,12 +191,12 @@ if not folder:
     section = specimens.tissue()
     turned = rotate(section[None], 37)[0]
     known = specimens.patches(section, side, max(step, 8)).flatten(0, 1)
-    model = RotationAgnosticEmbedding(**profiles.own_images(profile, seed, len(known))).fit(known)
-    kmeans = KMeans(4, n_init=4, random_state=seed).fit(model.transform(known))
+    of_tissue = RotationAgnosticEmbedding(**profiles.own_images(profile, seed, len(known))).fit(known)
+    kmeans = KMeans(4, n_init=4, random_state=seed).fit(of_tissue.transform(known))
 
     def clusters_of(picture):
         grid = specimens.patches(picture, side, step)
-        found = kmeans.predict(model.transform(grid.flatten(0, 1)))
+        found = kmeans.predict(of_tissue.transform(grid.flatten(0, 1)))
         return torch.from_numpy(found).long().view(grid.shape[:2])
 
     before, after = clusters_of(section), clusters_of(turned)
@@ -225,9 +233,9 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel"
 #
 # - The nearest to an edge-on galaxy are edge-on galaxies at other angles; to a spiral seen from above, others seen from
 #   above. In grey, that is. With `colour=True` the colour takes part, and often decides.
-# - A short training draws blurs. The search needs no sharp drawings; `profile="paper"` trains eight times as long, with
-#   a larger network.
+# - A short training draws blurs. The search needs no sharp drawings; `profile="paper"` trains eight times as long.
 # - An edge-on galaxy looks alike after half a turn, and a round one after any, so their angle is not one number. The
-#   second value of `embedding.poses` says how sure an angle is.
+#   second value of `embedding.poses`, the spread, says how sure an angle is: 90 % of the probability lies within so many
+#   degrees to either side, so above 90° there is no angle to speak of.
 # - Mirror images are different things for this model: an S and a Z are not alike. With
 #   `RotationAgnosticEmbedding(reflections=True)` they are, and `embedding.handedness` says which one it is.

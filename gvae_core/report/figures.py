@@ -24,6 +24,7 @@ from .words import epochs
 
 # Okabe and Ito's palette: distinct for colour-blind readers, too
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
+DISTINCT = (ORANGE, BLUE, RED, GREEN, "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 COLOURS = {"cnn": ORANGE, "gcnn": BLUE, "svae": ORANGE, "sgvae": BLUE, "gaussian": GREEN, "spatial": RED}
 ANGLE_TICKS = range(-180, 181, 45)
 MARKERS = "osD^v<>"
@@ -38,7 +39,8 @@ def save(figure: Figure, name: str, *, profile: str, source: str, folder: Path |
 
     A notebook shows the file, so that a figure is drawn once.
     """
-    figure.text(0.995, 0.004, f"profile {profile} · {source}", ha="right", va="bottom", fontsize=7, color=GREY)
+    # below the figure, where nothing else stands
+    figure.text(0.995, -0.01, f"profile {profile} · {source}", ha="right", va="top", fontsize=7, color=GREY)
     path = (folder or outputs_directory() / "figures" / profile) / f"{name}.png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight"))
     if get_ipython():
@@ -118,7 +120,10 @@ def error_curves(errors: Mapping[str, Sequence[float]], places: Sequence, title:
     figure, axes = _chart(4, xlabel=xlabel, ylabel="relative error", title=title)
     for marker, (name, values) in zip(itertools.cycle(MARKERS), errors.items()):
         axes.semilogy(places, np.maximum(values, EXACT), marker=marker, ms=4, lw=1.2, label=name)
-    for level, says in ((1e-5, "1e-5"), (2**0.5, "another image")):
+    lines = [(1e-5, "rounding in float32 stays below"), (2**0.5, "another image")]
+    if any(value <= EXACT for values in errors.values() for value in values):
+        lines += [(EXACT, "exactly 0")]
+    for level, says in lines:
         axes.axhline(level, color=GREY, ls=":", lw=1)
         axes.text(places[0], 1.15 * level, says, color=GREY, fontsize=8)
     if not isinstance(places[0], str):
@@ -162,13 +167,16 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
     """Test accuracy over the rotation angle, a mean over seeds; the paper's accuracy on random angles dotted."""
     title = "Trained on upright digits, tested on rotated ones"
     figure, axes = _chart(5, xlabel="rotation of the test digits (degrees)", ylabel="accuracy (%)", title=title)
-    for marker, group in zip(itertools.cycle(MARKERS), by_seed(results)):
+    groups = by_seed(results)
+    several = len(groups) > 4  # then each has its colour, and else each model
+    for marker, colour, group in zip(itertools.cycle(MARKERS), itertools.cycle(DISTINCT), groups):
         spec, numbers = group[0].spec, group[0].metrics
+        colour = colour if several else COLOURS[spec.model]
         accuracy = 100 * np.mean([result.metrics["accuracy_by_angle"] for result in group], axis=0)
         style = dict(ls="-") if spec.paper_loss else dict(ls="--", alpha=0.6)
         text = f"{spec.any_seed.title}, ours" + (f" ({len(group)} seeds)" if len(group) > 1 else "")
         text += "" if group[0].complete else f", after {epochs(group[0])} epochs"
-        axes.plot(numbers["angles"], accuracy, marker=marker, ms=4, color=COLOURS[spec.model], label=text, **style)
+        axes.plot(numbers["angles"], accuracy, marker=marker, ms=4, color=colour, label=text, **style)
     for model in dict.fromkeys(result.spec.model for result in results):
         if model in papers.TABLE1:
             accuracy = 100 * papers.TABLE1[model]["Acc. rotated"]
@@ -182,7 +190,8 @@ def accuracy_by_angle(results: Sequence[Result]) -> Figure:
 
 def training_curves(results: Sequence[Result], key: str, ylabel: str) -> Figure:
     """One loss over the epochs, training dashed and validation solid."""
-    figure, axes = _chart(3.4, xlabel="epoch", ylabel=ylabel)
+    figure, axes = _chart(3.4, xlabel="epoch", ylabel=ylabel, title="Loss over the epochs")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     for result in results:
         for part, style in (("train", "--"), ("validation", "-")):
             values = [record[f"{part}_{key}"] for record in result.history]
@@ -247,6 +256,7 @@ def histogram_against_density(samples: Mapping[str, tuple[Tensor, Tensor, Tensor
         axes.set(xlabel=xlabel, yticks=[])
 
     figure = _panels(samples, 3.2, 2.8, draw)
+    figure.axes[0].set_ylabel("density")
     figure.axes[0].legend(fontsize=8)
     return figure
 
@@ -276,6 +286,7 @@ def latent_spaces(sphere: Tensor, plane: Tensor, labels: Tensor) -> Figure:
     for sigmas in (1, 2, 3):
         right.add_patch(plt.Circle((0, 0), sigmas, fill=False, color=GREY, lw=0.6))
     right.set_aspect("equal")
+    right.set(xlabel="first number of the code", ylabel="second")
     right.set_title("Gaussian VAE, d = 2: the plane, its prior around the origin (circles: 1, 2, 3 σ)", fontsize=10)
     figure.colorbar(image, ax=right, ticks=range(10), label="digit")
     return figure
@@ -383,7 +394,9 @@ def angle_histograms(angles: Mapping[str, Mapping[str, Tensor]], xlabel: str) ->
         axes.set(xlabel=xlabel, xticks=range(0, 181, 45), yticks=[])
         axes.legend(fontsize=8)
 
-    return _panels(angles, 4.6, 3.2, draw, sharey=True)
+    figure = _panels(angles, 4.6, 3.2, draw, sharey=True)
+    figure.axes[0].set_ylabel("density")
+    return figure
 
 
 def drift_by_angle(results: Sequence[Result]) -> Figure:
@@ -394,9 +407,8 @@ def drift_by_angle(results: Sequence[Result]) -> Figure:
     )
     for result in results:
         numbers, colour, name = result.metrics, COLOURS[result.spec.model], NAMES[result.spec.model]
-        text = f"{name}, d = {result.spec.latent_dim}"
-        axes.plot(numbers["angles"], numbers["latent_drift"], "o-", ms=4, color=colour, label=text)
+        axes.plot(numbers["angles"], numbers["latent_drift"], "o-", ms=4, color=colour, label=result.spec.title)
         axes.axhline(numbers["typical_angle"], color=colour, ls=":", label=f"{name}, between different digits")
     axes.set(ylim=(0, None), xticks=ANGLE_TICKS)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -47,11 +47,13 @@ def numbers(runs: Path, profile: str, reconstructions: Path) -> dict[str, dict[s
 
 
 def _classifiers(results: Sequence[Result]) -> dict[str, object]:
-    """The share of turned digits that the best G-CNN and the best CNN read right, means over their seeds."""
+    """The share of turned digits that the best G-CNN, the best CNN and the papers' G-CNN read right, means over their seeds."""
     best: dict[str, object] = {}
     for cell in cells(results):
         share = statistics.mean(result.metrics["test_rotated_accuracy"] for result in cell)
         model = cell[0].spec.model
+        if model == "gcnn" and cell[0].spec.paper_loss and not cell[0].spec.sizes:
+            best["papers_gcnn"] = share
         if share > best.get(model, 0):
             best |= {model: share, f"{model}_trained": trained(cell[0])}
     return best if {"cnn", "gcnn"} <= best.keys() else {}
@@ -86,7 +88,8 @@ def _drift(results: Iterable[Result]) -> dict[str, object]:
 
 
 def _pose(results: Sequence[Result]) -> dict[str, object]:
-    """Errors of the angles found, and the share of digits named right by clusters of codes, with a pose and without.
+    """How well the angles found follow a turn, how well the digits of a class agree on an orientation, by the worst and the
+    best class, and the share of digits named right by clusters of codes, with a pose and without.
 
     Means over seeds.
     """
@@ -100,4 +103,7 @@ def _pose(results: Sequence[Result]) -> dict[str, object]:
     coded = {name: cell for name, cell in by_name.items() if "codes" in cell[0].metrics}
     right = {name: mean(cell, "codes", "kmeans_hungarian") for name, cell in coded.items()}
     errors = {name: mean(by_name["pose"], "angle_errors", name) for name in ("mean", "median")}
-    return {"errors": errors, "right": right, "trained": trained(by_name["pose"][0])}
+    by_class = zip(*(result.metrics["resultant_by_class"] for result in by_name["pose"]))
+    resultants = [statistics.mean(values) for values in by_class]
+    agreement = {"lowest": min(resultants), "highest": max(resultants)}
+    return {"errors": errors, "agreement": agreement, "right": right, "trained": trained(by_name["pose"][0])}

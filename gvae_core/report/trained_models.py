@@ -8,7 +8,7 @@ from pathlib import Path
 from ..files import outputs_directory
 from ..models import SphericalVAE
 from ..runs.results import find, load_model
-from .profiles import TABLES, best_models, full_size_models, full_size_results, sphere_and_plane
+from .profiles import TABLES, best_models, full_size_models, full_size_results
 from .words import trained
 
 KINDS = ("sgvae", "svae")  # Gaussian codes have no mean direction
@@ -33,7 +33,7 @@ def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
     ------
     ValueError : there is none
     """
-    specs = [*best_models(profile, source, seed).values(), *sphere_and_plane(profile, source, seed).values()]
+    specs = [*best_models(profile, source, seed).values()]
     specs += [spec for table in TABLES.values() for spec in table(profile, source, seed)]
     full_size = [*full_size_models(), *full_size_results("sphere_and_gaussian", seeds=[0])]
     results = [*full_size, *filter(None, map(find, specs))]

@@ -142,12 +142,13 @@ class RunSpec:
         """The run in words, wherever one is named: its model and what tells it from others, ``S-GVAE, d = 6, β = 0.1``."""
         words = [NAMES[self.model]]
         words += [f"d = {self.latent_dim}", f"β = {self.beta:g}"] if self.model in AUTOENCODERS else []
-        if "layout" in self.sizes:
+        if self.sizes.get("layout") == "isotropic":
+            words += ["isotropic layout"]
+        elif "layout" in self.sizes:
             layout = encoder_layout(self.sizes["layout"])
             one = isinstance(layout.kernel_size, int)
             kernels = f"kernel {layout.kernel_size}" if one else f"kernels {', '.join(map(str, layout.kernel_size))}"
-            discs = " with discs" if layout.mask_features else ""
-            words += [f"{kernels} on {layout.grid_size} × {layout.grid_size}{discs}"]
+            words += [f"{kernels} on {layout.grid_size} × {layout.grid_size}"]
         words += [self.sizes["group"]] if "group" in self.sizes else []
         words += [f"{self.sizes['frames']} frames"] if "frames" in self.sizes else []
         words += ["pose"] if self.sizes.get("pose") else []

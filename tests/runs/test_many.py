@@ -265,7 +265,7 @@ def test_ctrl_c_says_what_is_kept(outputs, tiny, capsys, monkeypatch):
     [
         (
             ["tabel1"],
-            "table among table1, table2, retrain, reconstructions, sphere_and_gaussian, born_rotated, groups; got 'tabel1'",
+            "table among table1, table2, two_frames, retrain, reconstructions, sphere_and_gaussian, born_rotated, groups; got 'tabel1'",
         ),
         (["table1", "--seeds", "4-0"], "seeds such as 0-4 or 0,2,5, got '4-0'"),
         (["table1", "--seeds", "1,"], "got '1,'"),
