@@ -310,13 +310,13 @@ def _fit(args: argparse.Namespace) -> int:
         device=args.device,
     )
     try:
-        _expect_writable(args.out)
+        _expect_writable(args.out, args.images)
         images = _own_images(args, size=args.size, channels=args.channels)
         with suppress(ValueError, FileNotFoundError):  # nothing, or another model's
             if load_metadata(args.out).get("embedding", {}).get("key") == embedding.key(images):
                 print(f"{args.out} is this model already")
                 return 0
-        embedding.fit(images).save(args.out)
+        embedding.fit(images, save_to=args.out)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.")
         return 130
@@ -336,6 +336,7 @@ def _embed(args: argparse.Namespace) -> int:
     from gvae_core.files import write_atomically
 
     try:
+        _expect_writable(args.out, args.model, args.images)
         model = RotationAgnosticEmbedding.load(args.model, args.device)
         model.frames = args.frames or model.frames
         form = model.model_.images
@@ -345,7 +346,8 @@ def _embed(args: argparse.Namespace) -> int:
 
         def write(temporary):
             rows = (row for part in parts for row in zip(*(numbers.tolist() for numbers in part)))
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
+            # surrogateescape: a name on a disk may be no UTF-8
+            with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 table = csv.writer(file)
                 said = ["angle", "spread", "handedness"][: 2 + model.model_.handed]
                 table.writerow(["name", "label", *said, *(f"z{i + 1}" for i in range(model.latent_dim))])
@@ -374,12 +376,16 @@ def _own_images(args: argparse.Namespace, **sizes):
     return images
 
 
-def _expect_writable(path) -> None:
-    """OSError now, and not after an hour."""
+def _expect_writable(path, *read) -> None:
+    """OSError or ValueError now, and not after an hour: a file that can be written, and is none of those that are read."""
     import tempfile
 
     from gvae_core.files import writing_into
 
+    if path.is_dir():
+        raise ValueError(f"expected a file to write to, got the folder {path}")
+    if path.exists() and any(path.samefile(other) for other in read):
+        raise ValueError(f"expected another file to write to than those that are read, got {path} for both")
     with writing_into(path.parent) as folder, tempfile.TemporaryFile(dir=folder):
         pass
 

@@ -14,8 +14,8 @@ class CapturedStep:
     """``step(*batch)`` on a GPU, with the same numbers and hardly any work for the host.
 
     The step returns tensors by name, reads no value on the host, and draws its random numbers on the GPU. The first calls
-    run as they are, the next one is recorded, and those after it are replayed, which writes over what was returned. A
-    batch of another shape runs as it is.
+    run as they are, the next one of the first one's shape is recorded, and those after it are replayed, which writes over
+    what was returned. A batch of another shape, such as an epoch's last, runs as it is.
     """
 
     def __init__(self, step: Callable[..., dict[str, Tensor]]):
@@ -23,15 +23,16 @@ class CapturedStep:
 
     def __call__(self, *batch: Tensor) -> dict[str, Tensor]:
         self.calls += 1
-        if self.calls <= WARM_UP:
+        shapes = [tensor.shape for tensor in batch]
+        if self.calls == 1:
+            self.shapes = shapes
+        if self.calls <= WARM_UP or shapes != self.shapes:
             return self._beside(*batch)
         if self.graph is None:
             self.held = [tensor.clone() for tensor in batch]
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):  # records, computes nothing
                 self.found = self.step(*self.held)
-        elif any(held.shape != tensor.shape for held, tensor in zip(self.held, batch)):
-            return self._beside(*batch)
         for held, tensor in zip(self.held, batch):
             held.copy_(tensor)
         self.graph.replay()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from .files import cache_folder, user_path
 from .images import SIZES, ImageSet, as_floats
 from .metrics import BATCH
 from .models import ImageFormat, PoseVAE, load_model, reading, save_model, sgvae
+from .models.arguments import check_number, check_whole, plain
 from .models.autoencoders import degrees, hands
 from .rotation import mirrored
 from .runs.run import repeatable, resolve_device
@@ -51,6 +53,7 @@ _MEASURED = 2_000  # images whose background and spread stand for all
 _SYNCHRONISED = 5_000  # images that are compared with each other; the cost grows with the square
 _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
+_ONE_AT_A_TIME = threading.Lock()
 _VERSION = 2  # raised by hand when the same images and parameters would give another model
 
 Numbers = tuple[np.ndarray, ...]  # codes [N, d], angles and spread [N] in degrees, with reflections hands [N], 1 or -1
@@ -114,17 +117,19 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         self.device = device
         self.progress = progress
 
-    def fit(self, images: ImageSet | np.ndarray | Tensor, y: object = None) -> RotationAgnosticEmbedding:
+    def fit(
+        self, images: ImageSet | np.ndarray | Tensor, y: object = None, *, save_to: str | Path | None = None
+    ) -> RotationAgnosticEmbedding:
         """Learn from at least 16 images; ``y`` is ignored.
 
+        With ``save_to`` the model is in that file before what a killed training would go on from is deleted: nothing is
+        lost where it cannot be written.
+
         ValueError where the images are no such, all the same, or a parameter makes no sense; `training.NonFiniteLoss`
-        where the loss diverged.
+        where the loss diverged; OSError where the file cannot be written.
         """
         start = time.perf_counter()
-        for name in ("epochs", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"expected {name} to be a number above 0, got {value!r}")
+        self._check_parameters()
         device, pixels = resolve_device(self.device), _checked(images)
         if len(pixels) < LEAST:
             raise ValueError(f"expected at least {LEAST} images to learn from, got {len(pixels)}")
@@ -133,11 +138,24 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         state_file = folder / f"{key}.safetensors"
         with FileLock(folder / f"{key}.lock"), repeatable():
             self._fit(pixels.to(device), start, state_file)
+            self.scale_ = images.scale if isinstance(images, ImageSet) else None
+            self.key_ = key
+            if save_to:
+                self.save(save_to)
             for path in (state_file, *folder.glob(f".{key}-*")):  # the latter of a write that was killed
                 path.unlink(missing_ok=True)
-        self.scale_ = images.scale if isinstance(images, ImageSet) else None
-        self.key_ = key
         return self
+
+    def _check_parameters(self) -> None:
+        check_whole(2, latent_dim=self.latent_dim, batch_size=self.batch_size)
+        check_whole(frames=self.frames)
+        check_whole(0, seed=self.seed)
+        if self.seed >= 2**63:
+            raise ValueError(f"expected seed to be a whole number below 2^63, got {self.seed}")
+        check_number(beta=self.beta, learning_rate=self.learning_rate)
+        for name in ("epochs", "minutes"):
+            if (value := getattr(self, name)) is not None:
+                check_number(positive=True, **{name: value})
 
     def key(self, images: ImageSet | np.ndarray | Tensor) -> str:
         """Name of what `fit` gives: the hash of images, parameters and versions."""
@@ -158,18 +176,19 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         }
 
     def _fit(self, pixels: Tensor, start: float, state_file: Path) -> None:
-        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.seed))
+        seed, batch_size = int(self.seed), int(self.batch_size)  # torch takes no numbers of numpy
+        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
         validation, train = order.split([(held := min(max(len(order) // 20, 1), 500)), len(order) - held])
         sample = as_floats(pixels[train[:_MEASURED].sort().values].cpu())
         if sample.min() == sample.max():
             raise ValueError(f"expected images that are not all the same, got {sample.max():g} everywhere")
         images = ImageFormat.measured(sample)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(seed)
             network = NETWORK | (REFLECTING if self.reflections else {}) | dict(self.network or {})
             model = sgvae(self.latent_dim, pose=True, images=images, **network).to(pixels.device)
         common = _orientations(pixels, train, images, model.handed)
-        batch = min(self.batch_size, len(train))
+        batch = min(batch_size, len(train))
         seen = self.epochs * len(train) if self.epochs else max(SEEN, len(train))
         a_round = batch * math.ceil(min(seen / 20, _ROUND) / batch)  # so that no batch is smaller
         rounds = max(1, round(seen / a_round))
@@ -179,7 +198,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         def losses(index: Tensor, *common: Tensor) -> Losses:
             return pose_losses(model, as_floats(pixels[index]), *common, beta=self.beta)
 
-        loop = dict(seed=self.seed, state_file=state_file, progress=self.progress)
+        loop = dict(seed=seed, state_file=state_file, progress=self.progress)
         self.history_ = fit(model, losses, (train, *common), (validation,), schedule, **loop)
         self.model_ = model
 
@@ -234,7 +253,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write model, scale and parameters to a ``.safetensors`` file, whole or not at all."""
         check_is_fitted(self)
-        parameters = json.loads(json.dumps(self._parameters(), default=dict))
+        parameters = json.loads(json.dumps(self._parameters(), default=plain))
         about = {"parameters": parameters, "scale": self.scale_, "key": self.key_, "history": self.history_}
         save_model(self.model_, user_path(path), embedding=about)
 
@@ -248,18 +267,30 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         model, about = load_model(path), load_metadata(path).get("embedding")
         if not about or not isinstance(model, PoseVAE):
             raise ValueError(f"{path}: expected a file by RotationAgnosticEmbedding.save, found another model's")
-        embedding = cls(**about["parameters"] | {"device": device})
+        try:
+            embedding = cls(**about["parameters"] | {"device": device})
+            embedding.scale_ = about["scale"] and tuple(about["scale"])
+            embedding.key_, embedding.history_ = about["key"], about["history"]
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}: expected a file of this version of gvae-core, found another ({error})"
+            ) from error
         embedding.model_ = model.to(resolve_device(device))
-        embedding.scale_ = about["scale"] and tuple(about["scale"])
-        embedding.key_, embedding.history_ = about["key"], about["history"]
         return embedding
 
 
 def _checked(images: ImageSet | np.ndarray | Tensor) -> Tensor:
-    """Images of any accepted kind as [N, C, H, H], bytes or floats in [0, 1]; nothing is copied."""
+    """Images of any accepted kind as [N, C, H, H], bytes or floats in [0, 1]; copied only where torch cannot read them."""
     if isinstance(images, ImageSet):
         return torch.from_numpy(images.pixels)
-    pixels = torch.as_tensor(images)
+    if isinstance(images, np.ndarray):  # mirrored or turned views, and numbers in the order of other machines
+        images = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
+    try:
+        pixels = torch.as_tensor(images).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"expected an array, a tensor or an ImageSet (see load_images), got {type(images).__name__}"
+        raise ValueError(f"{what}: {error}") from error
+    pixels = pixels.float() if pixels.dtype == torch.bfloat16 else pixels  # which numpy does not know
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels
     if pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
         raise ValueError(f"expected images [N, C, H, H] or [N, H, H], square, got {list(pixels.shape)}")
@@ -328,7 +359,8 @@ def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str, frames: int
 
 
 def _on_worker(model: bytes, pixels: np.ndarray, frames: int) -> list[Numbers]:
-    return list(_of_bytes(model).set_params(frames=frames).numbers(pixels))
+    with _ONE_AT_A_TIME:  # the threads of a worker share the model, and its frames
+        return list(_of_bytes(model).set_params(frames=frames).numbers(pixels))
 
 
 @functools.lru_cache(maxsize=2)

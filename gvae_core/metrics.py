@@ -96,6 +96,8 @@ def confusion(classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Counts [10, 10]: row the label [N] of an image [N, 1, H, W], column what the classifier says."""
     _check_labels(labels, images)
     said = logits(classifier, images).argmax(-1)
+    if not ((labels >= 0) & (labels < 10)).all():
+        raise ValueError(f"expected labels from 0 to 9, got {labels.min()} to {labels.max()}")
     return torch.bincount(10 * labels.cpu() + said, minlength=100).view(10, 10)
 
 
@@ -218,6 +220,8 @@ def mean_direction(degrees: Tensor) -> float:
 
 def _up_to_an_offset(found: Tensor, true: Tensor) -> Tensor:
     """Distances [N] (degrees) of found - true from their mean direction."""
+    if found.shape != true.shape or found.ndim != 1:
+        raise ValueError(f"expected angles [N] and as many true ones, got {list(found.shape)} and {list(true.shape)}")
     return wrapped(found - true - mean_direction(found - true)).abs()
 
 
@@ -255,7 +259,7 @@ def resultant_by_class(degrees: Tensor, labels: Tensor, classes: int = 10) -> li
 
 def less_class_offset(found: Tensor, true: Tensor, labels: Tensor) -> Tensor:
     """Angles found [N] less the orientation common to their class, the mean direction of found - true; [-180, 180)."""
-    relative = found.clone()
+    relative = found.clone() if found.is_floating_point() else found.float()
     for label in labels.unique():
         chosen = labels == label
         relative[chosen] -= mean_direction((found - true)[chosen])
@@ -275,7 +279,11 @@ def cluster_scores(codes: Tensor, labels: Tensor, *, clusters: int = 10, seed: i
     of each, and ``nmi``, the normalised mutual information.
     """
     codes, truth = codes.double().numpy(), labels.numpy()
-    short = codes if codes.shape[1] <= MIXTURE_DIM else PCA(MIXTURE_DIM, random_state=seed).fit_transform(codes)
+    short = (
+        codes
+        if codes.shape[1] <= MIXTURE_DIM
+        else PCA(min(MIXTURE_DIM, len(codes)), random_state=seed).fit_transform(codes)
+    )
     found = {
         "kmeans": KMeans(clusters, n_init=10, random_state=seed).fit_predict(codes),
         "mixture": GaussianMixture(clusters, n_init=3, reg_covar=1e-4, random_state=seed).fit_predict(short),

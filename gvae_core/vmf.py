@@ -204,7 +204,7 @@ class VonMisesFisher(Distribution):
     """The von Mises-Fisher law on S^{d-1}: density exp(kappa mu^T z - L(kappa)) / |S^{d-1}|.
 
     `loc`: mean directions mu, [..., d], d >= 2, unit vectors; `concentration`: kappa, [...] or a
-    number, 0 <= kappa < inf. Of their two batch shapes, one must broadcast to the other. Parameters
+    number, 0 <= kappa < inf (right up to 1e38, float32's largest). Of their two batch shapes, one must broadcast to the other. Parameters
     and results have the wider of their dtypes; nothing is computed below float32. Anything else is a
     ValueError; `validate_args=False` skips the checks that read values, and so wait for the device.
 
@@ -371,7 +371,7 @@ class HypersphericalUniform(Distribution):
         device: torch.device | str | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        if not dim >= 2:
+        if not dim >= 2 or dim % 1:
             raise ValueError(f"expected a dimension d >= 2, got {dim}")
         self._like = torch.empty(0, dtype=dtype, device=device)
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)

@@ -1,9 +1,11 @@
 """Codes, angles and canonical views of images that were never upright, from Python and from the command line."""
 
 import csv
+import os
 import signal
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from gvae_core import RotationAgnosticEmbedding, embedding, load_images, rotate,
 from gvae_core.__main__ import main
 from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.files import cache_folder
+from gvae_core.models import encoder_layout
 from gvae_core.rotation import mirrored, random_angles
 
 NETWORK = dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(4, 4, 4))
@@ -325,15 +328,20 @@ def test_fit_and_embed_with_reflections(folder, tmp_path, tiny_default, monkeypa
             "expected images of 28 to 128 pixels, got size 300",
         ),
         (["fit", "OWN", "--out", "OWN/L/00.png/m.safetensors"], "expected to write into"),
+        (["embed", "OWN", "--model", "OWN/L/00.png", "--out", "c.csv"], "00.png"),
         (["embed", "OWN", "--model", "nowhere.safetensors", "--out", "c.csv"], "no checkpoint at"),
+        (["fit", "OWN", "--out", "OWN"], "expected a file to write to, got the folder"),
+        (["embed", "OWN", "--model", "OWN/L/00.png", "--out", "OWN"], "expected a file to write to, got the folder"),
+        (["embed", "OWN", "--model", "OWN/L/00.png", "--out", "OWN/L/00.png"], "got OWN/L/00.png for both"),
     ],
 )
 def test_commands_say_what_is_wrong(folder, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main([word.replace("OWN", str(folder)) for word in arguments])
-    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert ended.value.code == 2 and message.replace("OWN", str(folder)) in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.csv"))
+    assert len(list(folder.rglob("*.png"))) == 40
 
 
 @pytest.mark.slow
@@ -346,6 +354,105 @@ def test_embed_on_a_cluster_gives_the_same_table(folder, fitted, tmp_path, capsy
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert main([*command, str(tmp_path / "there.csv"), "--scheduler", cluster.scheduler_address]) == 0
     assert (tmp_path / "here.csv").read_text() == (tmp_path / "there.csv").read_text()
+
+
+def test_threads_of_a_worker_share_a_model_and_compute_one_after_the_other(monkeypatch):
+    running, seen = [], []
+
+    class Model:
+        def set_params(self, frames):
+            return self
+
+        def numbers(self, pixels):
+            running.append(self)
+            time.sleep(0.02)
+            seen.append(len(running))
+            running.pop()
+            return []
+
+    monkeypatch.setattr(embedding, "_of_bytes", lambda model: Model())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: embedding._on_worker(b"", np.zeros(1), 3), range(8)))
+    assert seen == [1] * 8
+
+
+@pytest.mark.slow
+def test_a_name_that_is_no_text_is_written_as_it_is(folder, fitted, tmp_path):
+    fitted.save(tmp_path / "model.safetensors")
+    os.rename(folder / "L" / "00.png", os.fsencode(folder / "L") + b"/caf\xe9.png")
+    words = ["embed", str(folder), "--model", str(tmp_path / "model.safetensors"), "--device", "cpu", "--out"]
+    assert main([*words, str(tmp_path / "codes.csv")]) == 0
+    assert b"\nL/caf\xe9.png,L," in (tmp_path / "codes.csv").read_bytes().replace(b"\r", b"")
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"batch_size": 1}, "batch_size to be a whole number of at least 2, got 1"),
+        ({"batch_size": 3.0}, "batch_size to be a whole number of at least 2, got 3.0"),
+        ({"latent_dim": 1}, "latent_dim to be a whole number of at least 2, got 1"),
+        ({"seed": 1.5}, "seed to be a whole number of at least 0, got 1.5"),
+        ({"seed": 2**70}, "seed to be a whole number below"),
+        ({"frames": 0}, "frames to be a whole number of at least 1, got 0"),
+        ({"beta": -1}, "beta to be a number of at least 0, got -1"),
+        ({"learning_rate": None}, "learning_rate to be a number of at least 0, got None"),
+        ({"epochs": "1"}, "epochs to be a number above 0, got '1'"),
+        ({"epochs": True}, "epochs to be a number above 0, got True"),
+        ({"minutes": 0}, "minutes to be a number above 0, got 0"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused_before_anything_is_done(images, cache, parameters, message):
+    with pytest.raises(ValueError, match=f"expected {message}"):
+        RotationAgnosticEmbedding(**TINY | parameters).fit(images)
+    assert not (cache / "fits").exists()
+
+
+@pytest.mark.slow
+def test_numbers_of_numpy_and_layouts_are_parameters_that_can_be_saved(images, tmp_path):
+    network = NETWORK | {"fields": (np.int64(2), 2, 4), "layout": encoder_layout("isotropic")}
+    numpy_ = dict(latent_dim=np.int64(3), epochs=np.float32(1), batch_size=np.int64(16), seed=np.int64(0))
+    embedding = RotationAgnosticEmbedding(**TINY | numpy_ | {"network": network}).fit(images)
+    embedding.save(path := tmp_path / "model.safetensors")
+    again = RotationAgnosticEmbedding.load(path, "cpu")
+    assert np.array_equal(again.transform(images), embedding.transform(images))
+
+
+@pytest.mark.slow
+def test_what_a_training_goes_on_from_is_there_until_the_model_is(images, cache, tmp_path):
+    (tmp_path / "model.safetensors").mkdir()  # cannot be written, as on a full disk
+    with pytest.raises(OSError):
+        RotationAgnosticEmbedding(**TINY).fit(images, save_to=tmp_path / "model.safetensors")
+    assert len(list((cache / "fits").glob("*.safetensors"))) == 1
+    RotationAgnosticEmbedding(**TINY).fit(images, save_to=tmp_path / "own.safetensors")
+    assert not list((cache / "fits").glob("*.safetensors")) and (tmp_path / "own.safetensors").is_file()
+
+
+def test_arrays_that_torch_cannot_read_are_read(fitted, images):
+    floats = images.numpy() / 255
+    expected = fitted.transform(floats)
+    for array in (floats.astype(">f8"), np.asfortranarray(floats)):
+        assert np.allclose(fitted.transform(array), expected, atol=1e-5)
+    mirrored_twice = np.flip(np.ascontiguousarray(np.flip(floats, 3)), 3)  # a view of negative strides
+    assert np.array_equal(fitted.transform(mirrored_twice), expected)
+    assert fitted.transform(floats[:0]).shape == (0, 3) and fitted.canonical(images[:0]).shape == (0, 1, 28, 28)
+    assert np.allclose(fitted.transform(torch.from_numpy(floats).requires_grad_()), expected)
+
+
+def test_a_channel_that_is_always_dark_is_no_obstacle(images):
+    colour = torch.cat([images, images.flip(3), torch.zeros_like(images)], 1)
+    form = embedding.ImageFormat.measured(colour / 255)
+    assert form.std[2] == 1 and form.mean[2] == 0
+    codes = RotationAgnosticEmbedding(**TINY | {"epochs": 1}).fit_transform(colour)
+    assert np.isfinite(codes).all()
+
+
+def test_a_file_of_a_later_version_is_refused(fitted, tmp_path):
+    fitted.save(path := tmp_path / "model.safetensors")
+    tensors, metadata = load_tensors(path)
+    metadata["embedding"]["parameters"]["later"] = 1
+    save_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match=f"{path}: expected a file of this version of gvae-core.*later"):
+        RotationAgnosticEmbedding.load(path)
 
 
 def fit_tiny(*words):

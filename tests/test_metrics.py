@@ -175,3 +175,16 @@ def test_labels_are_not_broadcast(digits, labels):
 def test_squared_error_does_not_broadcast(digits):
     with pytest.raises(ValueError, match=r"expected reconstructions \[3, 1, 28, 28\], got \[1, 1, 28, 28\]"):
         metrics.squared_error(digits.images[:1], digits.images[:3])
+
+
+def test_angles_and_codes_are_checked_too(digits):
+    angles = torch.linspace(0, 90, 20)
+    for measure in (metrics.angle_errors, lambda *pair: metrics.coverage(pair[0], torch.ones(20), pair[1])):
+        with pytest.raises(ValueError, match=r"expected angles \[N\] and as many true ones, got \[20, 1\] and \[20\]"):
+            measure(angles[:, None], angles)
+    with pytest.raises(ValueError, match="expected labels from 0 to 9, got 3 to 12"):
+        metrics.confusion(CNNClassifier((2, 2, 2)), digits.images[:2], torch.tensor([3, 12]))
+    whole = metrics.less_class_offset(torch.tensor([10, 50]), torch.tensor([0, 40]), torch.tensor([1, 1]))
+    assert torch.allclose(whole, torch.tensor([0.0, 40.0]), atol=1e-4)
+    few = metrics.cluster_scores(torch.randn(20, 50), torch.arange(20) % 10)  # fewer than the components of a mixture
+    assert 0 <= few["mixture_hungarian"] <= 1

@@ -474,7 +474,7 @@ def test_images_of_any_precision_are_taken(digits, name):
         assert torch.allclose(_output(double, images).float(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "frames"])
+@pytest.mark.parametrize("name", MODELS)
 def test_no_images_give_no_outputs_and_are_refused_in_train_mode(digits, name):
     model, none = MODELS[name](), digits.images[:0]
     with pytest.raises(ValueError, match="at least one image in train mode, got none"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -270,9 +271,9 @@ def test_random_angles_of_a_negative_count():
         random_angles(-1, seed=0)
 
 
-@pytest.mark.parametrize("degrees", [0, 90, -90.0, 450, -720, 30, -33.3, 1e-3])
+@pytest.mark.parametrize("degrees", [0, 90, -90.0, 450, -720, 30, -33.3, 1e-3, Fraction(1, 3)])
 def test_a_number_turns_as_a_tensor_of_it_does(degrees):
     images = torch.rand(3, 2, 7, 7)
     turned = rotate(images, degrees)
-    assert torch.equal(turned, rotate(images, torch.full((3,), degrees, dtype=torch.float64)))
+    assert torch.equal(turned, rotate(images, torch.full((3,), float(degrees), dtype=torch.float64)))
     assert turned.is_contiguous() and turned.data_ptr() != images.data_ptr()

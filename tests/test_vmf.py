@@ -698,5 +698,7 @@ def test_different_spheres() -> None:
         for one in (law, HypersphericalUniform(3)):
             with pytest.raises(ValueError, match=r"same sphere, got event shapes \[3\] and \[4\]"):
                 kl_divergence(one, other)
+    with pytest.raises(ValueError, match="expected a dimension d >= 2, got 2.5"):
+        HypersphericalUniform(2.5)
     with pytest.raises(ValueError, match="expected a dimension d >= 2, got 1"):
         HypersphericalUniform(1)

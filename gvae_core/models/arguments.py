@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def check_whole(least: int = 1, **sizes: int | None) -> None:
@@ -24,6 +26,15 @@ def check_series(count: int | None = None, least: int = 1, **series: Sequence[in
             raise ValueError(f"expected {name} to be {many} of at least {least}, got {values!r}")
 
 
+def check_number(positive: bool = False, **values: float) -> None:
+    """The same for numbers: finite, and at least 0, or above it."""
+    for name, value in values.items():
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < 0 or (positive and not value):
+            rule = "above 0" if positive else "of at least 0"
+            raise ValueError(f"expected {name} to be a number {rule}, got {value!r}")
+
+
 def check_dropout(dropout: float) -> None:
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"expected dropout to be a probability, at least 0 and less than 1, got {dropout!r}")
@@ -31,6 +42,13 @@ def check_dropout(dropout: float) -> None:
 
 def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+
+
+def plain(value: object) -> object:
+    """``default`` of `json.dumps` for arguments: layouts, mappings, and numbers of numpy."""
+    if dataclasses.is_dataclass(value):
+        return dataclasses.asdict(value)
+    return dict(value) if isinstance(value, Mapping) else value.item()
 
 
 def recorded(build: Callable) -> Callable:

@@ -71,7 +71,7 @@ class ImageFormat:
         """The format of training images [N, C, H, H] in [0, 1].
 
         Per channel: with ``fade`` the median where images fade, the background if there is one, without it the mean;
-        and the root of the mean square around that. ValueError where all values of a channel are the same.
+        and the root of the mean square around that, or 1 for a channel that is the same everywhere.
         """
         channels, size = images.shape[1:3]
         flat = images.transpose(0, 1).flatten(2)  # [C, N, pixels]
@@ -82,7 +82,7 @@ class ImageFormat:
         else:
             mean = flat.mean((1, 2))
         std = (flat - mean[:, None, None]).square().mean((1, 2)).sqrt()
-        return cls(size, channels, tuple(mean.tolist()), tuple(std.tolist()), fade)
+        return cls(size, channels, tuple(mean.tolist()), tuple(std.where(std > 0, 1).tolist()), fade)
 
     @property
     def canvas_size(self) -> int:

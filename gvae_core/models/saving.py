@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints import load_tensors, save_tensors
+from .arguments import plain
 from .autoencoders import sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
 from .encoders import ConvolutionalEncoder, SteerableEncoder
@@ -36,7 +36,7 @@ def save_model(model: nn.Module, path: str | Path, **more: object) -> None:
         tensors = model.state_dict()
     metadata = {
         "model": name,
-        "arguments": json.loads(json.dumps(arguments, default=_plain)),
+        "arguments": json.loads(json.dumps(arguments, default=plain)),
         "format": FORMAT,
         "versions": {package: version(package) for package in ("gvae-core", "torch", "escnn")},
         **more,
@@ -52,7 +52,7 @@ def load_model(path: str | Path) -> nn.Module:
     """
     path = Path(path).expanduser()
     tensors, metadata = load_tensors(path)
-    if metadata.get("model") not in BUILDERS:
+    if str(metadata.get("model")) not in BUILDERS:
         found = sorted(metadata)
         raise ValueError(f"{path}: expected a model written by gvae_core.save_model, found a file with {found}")
     if metadata.get("format") != FORMAT:
@@ -75,8 +75,3 @@ def with_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: expected the weights of a {type(model).__name__}, found others ({error})") from error
     return model.eval()
-
-
-def _plain(value: object) -> object:
-    """What JSON lacks: layouts, and numbers of numpy."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()

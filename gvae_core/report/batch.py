@@ -33,7 +33,7 @@ from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from ..files import data_directory, write_text
+from ..files import data_directory, user_path, write_text
 from . import receipts
 from .pages import write_page
 from .site import Row, write_index
@@ -129,6 +129,8 @@ def plan(notebooks: Path, profile: str, only: Sequence[str], parameters: Mapping
         known |= defaults.keys()
         for name in given.keys() & defaults.keys():
             job.parameters[name] = _value(name, given[name], defaults[name]["default"], job.name)
+            if name in receipts.PATHS and given[name]:  # the kernel runs in another folder
+                job.parameters[name] = str(user_path(given[name]))
     for name in parameters:
         if name not in known:
             others = sorted(known - {"profile"})  # which has an option of its own
@@ -261,9 +263,9 @@ def _side_by_side(calls: Sequence[tuple], workers: int) -> None:
             vars(job).update(vars(message))
         except EOFError:  # killed, or out of memory
             process.join()
-            job.result = FAILED
-            job.problems.append(f"{job.name}: its process ended with status {process.exitcode}")
-            _say(f"{name}: {FAILED}")
+            job.result = STOPPED if stopped else FAILED
+            job.problems += [] if stopped else [f"{job.name}: its process ended with status {process.exitcode}"]
+            _say(f"{name}: {job.result}")
         running.pop(pipe)
         process.join()
 

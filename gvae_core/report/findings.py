@@ -102,6 +102,8 @@ def _pose(results: Sequence[Result]) -> dict[str, object]:
 
     coded = {name: cell for name, cell in by_name.items() if "codes" in cell[0].metrics}
     right = {name: mean(cell, "codes", "kmeans_hungarian") for name, cell in coded.items()}
+    if not {"pose", "svae"} <= right.keys():
+        return {}
     errors = {name: mean(by_name["pose"], "angle_errors", name) for name in ("mean", "median")}
     by_class = zip(*(result.metrics["resultant_by_class"] for result in by_name["pose"]))
     resultants = [statistics.mean(values) for values in by_class]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from ..files import COMMITTED
+from ..files import COMMITTED, cache_folder
 
 PACKAGE = Path(__file__).parents[1]
+PATHS = ("folder", "model")  # parameters of notebooks that name files
 FOLDERS = ("runs", "figures", "tables")  # of the outputs, that notebooks write into
 
 
@@ -29,14 +30,21 @@ def digest(notebook: NotebookNode, parameters: Mapping[str, object], outputs: Pa
     And the results of the papers' size, which notebooks of every profile show: `gvae run` may add some.
     """
     settings = {name: os.environ.get(name) for name in ("GVAE_DATA", "GVAE_CACHE", "GVAE_STEERABLE")}
+    settings["digits"] = (cache_folder() / "mnist").is_dir()  # the source "auto" takes them once they are there
     versions = [platform.python_version(), *(version(name) for name in ("torch", "escnn", "matplotlib"))]
-    given = [cells(notebook), dict(parameters), settings, versions]
-    files = [
-        path for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".j2")
-    ]
+    read = [_stamps(Path(parameters[name])) for name in PATHS if parameters.get(name)]
+    given = [cells(notebook), dict(parameters), settings, versions, read]
+    suffixes = (".py", ".cpp", ".h", ".js", ".html", ".css", ".j2")
+    files = [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in suffixes]
     files += [p for folder in (outputs / "runs", COMMITTED) for p in sorted(folder.glob("*.json")) if _is_full_size(p)]
     parts = [json.dumps(given, sort_keys=True, default=str).encode(), *(path.read_bytes() for path in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _stamps(path: Path) -> list[tuple]:
+    """Name, size and time of change of a file, or of all files in a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(str(file), (is_ := file.stat()).st_size, is_.st_mtime_ns) for file in files if file.is_file()]
 
 
 def _is_full_size(path: Path) -> bool:

@@ -187,6 +187,8 @@ def seeds(results: Sequence[Result], link: Link | None = None) -> str:
 
 def same_cells(others: Sequence[Result], results: Sequence[Result], link: Link | None = None) -> str:
     """Cells of Table 2 of another network, each beside ours and the papers' of Table 2 after the last epoch of all of them."""
+    if not others:
+        return ""
     places = [(other.spec.latent_dim, other.spec.beta) for other in others]
     there = [r for r in results if (r.spec.latent_dim, r.spec.beta) in places and r.spec.seed == others[0].spec.seed]
     epoch = min(result.epochs_reached for result in [*others, *there])
@@ -229,10 +231,11 @@ def agreement(results: Sequence[Result], epoch: int | None = None) -> str:
     for model, dim in dict.fromkeys(place[:2] for place in places):
         here = [place for place in places if place[:2] == (model, dim)]
         flat = [place for place in here if place[2] <= 1]
-        spreads = [f"{max(v[p] for p in flat) - min(v[p] for p in flat):.2f}k" for v in (ours, theirs)]
         row = {"Model": NAMES[model], "d": dim, "Cells": len(here)}
         row["Mean deviation from the papers"] = f"{statistics.mean(ours[p] / theirs[p] - 1 for p in here):+.1%}"
-        row["Spread over β ≤ 1, ours"], row["papers"] = spreads if len(flat) > 1 else [NONE, NONE]
+        for name, values in (("Spread over β ≤ 1, ours", ours), ("papers", theirs)):
+            spread = [values[place] for place in flat]
+            row[name] = f"{max(spread) - min(spread):.2f}k" if len(flat) > 1 else NONE
         rows.append(row)
     lines = [_markdown(rows), ""] if rows else []
 

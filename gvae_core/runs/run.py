@@ -80,9 +80,9 @@ def measure_again(result: Result, *, device: str = "cpu") -> Result:
 
     The file that the result was read from is written. FileNotFoundError where its checkpoint is not there.
     """
-    spec = result.spec
-    model = result.load_model().to(resolve_device(device))
+    spec, device = result.spec, resolve_device(device)
     with _locked(spec, wait=True), repeatable():
+        model = result.load_model().to(device)  # behind the lock: another process may have gone on with the training
         splits = load_splits(spec.source, spec.train_images, spec.test_images)
         record = json.loads(result.path.read_text()) | {"metrics": KINDS[spec.model].measure(model, splits, spec)}
         write_text(result.path, json.dumps(record, indent=1))

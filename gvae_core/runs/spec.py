@@ -10,12 +10,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import torch
 from torch import nn
 
 from ..mnist import TRAINING_DIGITS
 from ..models import encoder_layout
+from ..models.arguments import plain
 from .kinds import AUTOENCODERS, CLASSIFIERS, KINDS
 
 # Raised by hand when a network, a loss or the use of random numbers changes its meaning, so that weights and numbers
@@ -80,20 +82,23 @@ class RunSpec:
         protocols = ["born_rotated"] if self.model == "spatial" else ["upright", "rotated", "born_rotated"]
         _expect(f"protocol of {self.model}", self.protocol, protocols)
         _expect("model_version", self.model_version, READABLE_VERSIONS)
+        _require(isinstance(self.sizes, Mapping), "sizes to be a mapping of the builder's arguments", self.sizes)
         born_rotated = self.protocol == "born_rotated"
         _require(born_rotated or not self.sizes.get("pose"), "protocol 'born_rotated' with pose", self.protocol)
         for name in (*_WHOLE_NUMBERS, *_NUMBERS):
             value, least = getattr(self, name), _WHOLE_NUMBERS.get(name, 0)
-            kind, noun = (int, "a whole number") if name in _WHOLE_NUMBERS else ((int, float), "a number")
+            kind, noun = (Integral, "a whole number") if name in _WHOLE_NUMBERS else (Real, "a number")
             if value is None and name in ("latent_dim", "beta", "train_images", "test_images"):
                 continue
             number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
             _require(number and value >= least, f"{name} to be {noun} of at least {least}", value)
-            if name in _NUMBERS:
-                object.__setattr__(self, name, float(value))  # 1 and 1.0 are the same run, so the same key
+            # 1, 1.0 and numpy's 1 are the same run, so the same key
+            object.__setattr__(self, name, int(value) if name in _WHOLE_NUMBERS else float(value))
         for name, there in (("train_images", TRAINING_DIGITS), ("test_images", TEST_DIGITS)):
             value, most = getattr(self, name), there[self.source]
             _require((value or 0) <= most, f"{name} to be at most {most}, all of {self.source}'s", value)
+            enough = value is None or not born_rotated or value >= _BORN_ROTATED_LEAST
+            _require(enough, f"{name} to be at least {_BORN_ROTATED_LEAST} with protocol 'born_rotated'", value)
         if self.training_digits % self.batch_size == 1:  # batch normalisation has no statistics of one image
             got = f"batch_size {self.batch_size} for {self.training_digits} training images"
             raise ValueError(f"RunSpec: expected a last batch of more than one image, got {got}")
@@ -106,11 +111,11 @@ class RunSpec:
             self.paper_loss,
         )
         builder = inspect.signature(KINDS[self.model].build).parameters
-        known = [name for name in builder if name not in ("latent_dim", "gaussian")]
+        known = [name for name in builder if name not in ("latent_dim", "gaussian", "images")]
         for name in self.sizes:
             _expect(f"a size of {self.model}", name, known)
         # JSON knows no tuples: the same content must give the same key before and after a round trip
-        sizes = json.loads(json.dumps(dict(self.sizes), sort_keys=True, default=dataclasses.asdict))
+        sizes = json.loads(json.dumps(dict(self.sizes), sort_keys=True, default=plain))
         for name in ("layout", "group"):
             if name in sizes and sizes[name] == builder[name].default:
                 del sizes[name]
@@ -124,6 +129,9 @@ class RunSpec:
             _expect("a field of RunSpec", name, known)
         first = {f.name: f.metadata["unhashed"] for f in dataclasses.fields(cls) if "unhashed" in f.metadata}
         return cls(**first | dict(fields) | {"sizes": _with_layout(fields.get("model"), fields.get("sizes", {}))})
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -223,6 +231,7 @@ def _without_layout(model: str, sizes: Mapping) -> dict:
 
 
 _WHOLE_NUMBERS = dict(epochs=1, batch_size=2, seed=0, latent_dim=2, train_images=2, test_images=2)  # with the least
+_BORN_ROTATED_LEAST = 12  # for ten clusters, and for ten neighbours of each digit
 _NUMBERS = ("learning_rate", "decay", "weight_decay", "beta")
 
 

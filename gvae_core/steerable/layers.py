@@ -233,8 +233,8 @@ class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D
         rows, columns = self._blur(height, 0), self._blur(width, 1)
         if not x.packed:
             return Features(rows @ (x.raw @ columns.T), self.out_type)
-        blurred = columns @ x.raw.reshape(n * height, width, -1)
-        blurred = rows @ blurred.reshape(n, height, -1)
+        blurred = columns @ x.raw.flatten(0, 1).flatten(2)
+        blurred = rows @ blurred.unflatten(0, (n, height)).flatten(2)
         return Features(blurred.reshape(n, len(rows), len(columns), *x.raw.shape[3:]), self.out_type, packed=True)
 
     def _blur(self, size: int, axis: int) -> Tensor:

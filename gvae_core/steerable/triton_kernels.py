@@ -49,7 +49,7 @@ def _activate(
     _, _, at = _samples(
         x, mean, scale, shift, samples, index, fields, components, pixels, rows, grid, place, known, ROWS, AFFINE
     )
-    at = tl.where(at > 0, at, 0.0 if RELU else tl.exp(tl.minimum(at, 0.0)) - 1)
+    at = tl.where(at < 0, 0.0 if RELU else tl.exp(tl.minimum(at, 0.0)) - 1, at)  # a NaN stays: minimum would drop it
     found = tl.dot(tl.load(projection + rows_out[:, None] * GRID + grid[None, :]), at, input_precision="ieee")
     known = (rows_out < components_out)[:, None] & (place < pixels)[None, :]
     tl.store(y + (index * components_out + rows_out)[:, None] * pixels + place[None, :], found, known)

@@ -18,6 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gvae_core.report import batch as report_batch
+from gvae_core.report import receipts
 from gvae_core.report.batch import plan
 
 PARAMETERS = 'profile = "quick"\nseed = 0  # of everything\nbeta = 0.1\nsource = "auto"\ndims = [3, 6]'
@@ -401,6 +402,30 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
     assert executed(*good) == [False] and index.read_text() == before
     index.unlink()
     assert executed(*good) == [False] and index.is_file()
+
+
+def test_a_receipt_knows_that_the_full_set_has_come(tmp_path, monkeypatch):
+    monkeypatch.setenv("GVAE_CACHE", str(tmp_path))
+    before = receipts.digest(new_notebook(), {}, tmp_path)
+    assert receipts.digest(new_notebook(), {}, tmp_path) == before
+    (tmp_path / "mnist").mkdir()  # which the source "auto" takes from now on
+    assert receipts.digest(new_notebook(), {}, tmp_path) != before
+
+
+def test_a_receipt_knows_the_files_that_a_parameter_names(tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"1")
+    notebooks = write_notebooks(tmp_path / "notebooks", {"own": ["pass"]})
+    own = nbformat.read(notebooks / "own.ipynb", as_version=4)
+    own.cells[1].source += '\nfolder = ""'
+    nbformat.write(own, notebooks / "own.ipynb")
+    monkeypatch.chdir(tmp_path)
+    (job,) = plan(notebooks, "quick", [], {"folder": "images"})
+    assert job.parameters["folder"] == str(folder)  # the kernel runs in the notebook's folder
+    before = receipts.digest(new_notebook(), job.parameters, tmp_path)
+    (folder / "b.png").write_bytes(b"2")
+    assert receipts.digest(new_notebook(), job.parameters, tmp_path) != before
 
 
 def test_lines_of_two_processes_are_whole(tmp_path):

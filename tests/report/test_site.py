@@ -18,6 +18,7 @@ import pytest
 import yaml
 from playwright.sync_api import Page
 
+from gvae_core.report import findings
 from gvae_core.report.site import write_index
 
 ROOT = Path(__file__).parents[2]
@@ -210,6 +211,17 @@ def test_findings_are_the_numbers_of_the_results(tmp_path):
     assert [number for number in expected("quick", table) if not any(number in text for text in here)] == []
     assert [load for load in Links(index).loads if not (folder / load).is_file()] == []
     assert len(Links(index).captions) == 5 == index.count('class="number"')
+
+
+def test_a_finding_without_all_its_runs_is_left_out(tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(ROOT / "outputs" / "quick" / "runs", runs)
+    pose, *_ = (path for path in runs.glob("sgvae-*.json") if json.loads(path.read_text())["spec"]["sizes"].get("pose"))
+    record = json.loads(pose.read_text())
+    assert "pose" in findings.numbers(runs, "quick", tmp_path / "none.json")
+    del record["metrics"]["codes"]  # as it was measured before there were any
+    pose.write_text(json.dumps(record))
+    assert "pose" not in findings.numbers(runs, "quick", tmp_path / "none.json")
 
 
 def test_a_smoke_number_is_no_finding(tmp_path):

@@ -492,12 +492,22 @@ def test_two_processes_on_one_folder_share_one_run(outputs):
     assert len(list((outputs / "runs").glob("*.json"))) == 1 and find(LONGER)
 
 
-def test_a_trained_model_is_measured_anew_and_keeps_its_record(outputs):
+def test_a_trained_model_is_measured_anew_and_keeps_its_record(outputs, monkeypatch):
     result = run(TINY_SVAE, progress=False)
     record = json.loads(result.path.read_text())
     changed = record | {"metrics": {"test_upright_loss": 0.0}, "seconds": 1.5}
     result.path.write_text(json.dumps(changed))
+    load, locked = results.Result.load_model, []
+
+    def behind_the_lock(self):  # so that no other process trains on meanwhile
+        with pytest.raises(Timeout):
+            FileLock(lock_path(TINY_SVAE)).acquire(timeout=0)
+        locked.append(self)
+        return load(self)
+
+    monkeypatch.setattr(results.Result, "load_model", behind_the_lock)
     again = measure_again(result)
+    assert locked == [result]
     assert again.metrics == result.metrics and again.seconds == 1.5 and again.history == result.history
     result.checkpoint.unlink()
     with pytest.raises(FileNotFoundError):

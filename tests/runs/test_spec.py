@@ -5,9 +5,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE
+from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
 
 from gvae_core import RunSpec
 from gvae_core.files import PROFILES
@@ -107,6 +108,22 @@ def test_more_digits_than_there_are_is_an_error(name, there):
 def test_a_last_batch_of_one_is_found_with_the_true_number():
     with pytest.raises(ValueError, match="got batch_size 43 for 4000 training images"):
         dataclasses.replace(TINY_CNN, train_images=None, batch_size=43)
+
+
+def test_numbers_of_numpy_are_numbers_and_other_sizes_than_a_mapping_are_an_error():
+    fields = {"seed": np.int64(0), "learning_rate": np.float64(TINY_GCNN.learning_rate)}
+    sizes = TINY_GCNN.sizes | {"frequency": np.int64(TINY_GCNN.sizes["frequency"])}
+    again = dataclasses.replace(TINY_GCNN, **fields, sizes=sizes)
+    assert again == TINY_GCNN and again.key == TINY_GCNN.key and json.dumps(again.to_dict())
+    with pytest.raises(ValueError, match="seed to be a whole number of at least 0, got .*1.0"):
+        dataclasses.replace(TINY_GCNN, seed=np.float64(1))
+    assert {again, TINY_GCNN} == {TINY_GCNN}
+    with pytest.raises(ValueError, match="a size of svae among .*; got 'images'"):
+        dataclasses.replace(TINY_SVAE, sizes={"images": {"size": 48}})
+    with pytest.raises(ValueError, match="test_images to be at least 12 with protocol 'born_rotated', got 5"):
+        dataclasses.replace(TINY_SVAE, protocol="born_rotated", test_images=5)
+    with pytest.raises(ValueError, match=r"sizes to be a mapping of the builder's arguments, got \[1\]"):
+        dataclasses.replace(TINY_GCNN, sizes=[1])
 
 
 def test_every_use_of_random_numbers_has_its_own_stream():

@@ -31,6 +31,11 @@ for (n, fields, c, c_out, grid, height, width), function, normed in itertools.pr
     for a, b, c_ in zip(kernels, found, right, strict=True):
         largest = c_.abs().max() if len(x) else 1
         assert (a - c_).abs().le(1e-5 * largest).all() and (b - c_).abs().le(1e-5 * largest).all()
+    if n:
+        x.data[0, 0, 0, 0] = torch.nan  # and what depends on it, no more and no less
+        y = Activate.apply(samples, projection, function is F.relu, x, *affine)
+        expected = torch_path.sample_activate_project(x, affine, samples, projection, function)
+        assert expected.isnan().any() and torch.equal(y.isnan(), expected.isnan())
 print("compared")
 """
 IN_A_LAYER = """
