@@ -8,9 +8,10 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")  
 PERCENTILES = (0.1, 99.9)  # of the values of images of more than 8 bits, which become 0 and 1
 SIZES = (28, 128)  # between these lies the size that is chosen where none is asked for
 _SAMPLE = 256  # images that size, channels and scale are found from
-_CHUNK = 512  # images that are read ahead
+_AHEAD = 4  # images that are read ahead, per thread
 _LUMINANCE = (0.2125, 0.7154, 0.0721)  # ITU-R BT.709, as in skimage.color.rgb2gray
 _VERSION = 1  # raised by hand when the same files would give other bytes
 
@@ -107,7 +108,7 @@ def load_images(
 
     Resizing is bilinear and anti-aliased. Memory does not grow with the number of images. Files and rows that are no
     images, cannot be read or hold NaN are listed in the result's ``unreadable``, a warning tells how many, and the
-    rest is used.
+    rest is used. A folder that links lead to again is read once.
 
     ValueError where there is no such path, or less than two images in it, or an argument makes no sense.
     """
@@ -170,16 +171,41 @@ def _stored(folder: Path) -> ImageSet:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
+    seen = set()  # a link may lead to a folder above it
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # on every disk the same comes first
         for name in files:
             if not name.startswith("."):
                 yield Path(place, name).relative_to(folder).as_posix()
 
 
 def _stamp(file: Path) -> tuple[int, int]:
-    about = file.stat()
+    try:
+        about = file.stat()
+    except OSError:  # a link to nothing, say; whoever reads it says so
+        return -1, 0
     return about.st_size, about.st_mtime_ns
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is raised while ``path`` is read, becomes a ValueError that names it."""
+    try:
+        yield
+    except Exception as error:  # a broken file makes its reader raise anything
+        if isinstance(error, OSError) and error.filename != str(path):  # the cache's disk is full, say
+            raise
+        expected = "expected a readable file of arrays without Python objects"
+        raise ValueError(f"{path}: {expected}, got: {_reason(error)}") from error
 
 
 def _read_file(file: Path) -> np.ndarray:
@@ -210,7 +236,8 @@ def _as_it_is(path: Path, size: int | None, channels: int | None, square: str, s
 
 
 def _memory_mapped(path: Path) -> np.ndarray:
-    rows = np.load(path, mmap_mode="c", allow_pickle=False)
+    with _named(path):
+        rows = np.lib.format.open_memmap(path, "c")
     if rows.ndim not in (3, 4):
         raise ValueError(f"{path}: expected images [N, H, W], [N, H, W, C] or [N, C, H, W], got {list(rows.shape)}")
     return rows
@@ -218,24 +245,30 @@ def _memory_mapped(path: Path) -> np.ndarray:
 
 def _unpacked(path: Path, array: str | None, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of an .npz file, written into ``folder`` and mapped from there, and their labels."""
-    with zipfile.ZipFile(path) as file, np.load(path, allow_pickle=False) as arrays:
-        shapes = {}
-        for name in arrays.files:
+    shapes, candidates, known = {}, [], []
+    with _named(path), zipfile.ZipFile(path) as file:
+        for name in (name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")):
             with file.open(f"{name}.npy") as member:
                 kind = np.lib.format.read_magic(member)
                 header = np.lib.format.read_array_header_1_0 if kind == (1, 0) else np.lib.format.read_array_header_2_0
-                shapes[name] = header(member)[0]
-        candidates = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
-        chosen = array or ("images" if "images" in candidates else candidates[0] if len(candidates) == 1 else None)
-        if chosen not in shapes:
-            known = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-            raise ValueError(f"{path}: expected one array of images, or its name as array; got {array!r} of {known}")
+                shapes[name], _, dtype = header(member)
+            known.append(f"{name} {list(shapes[name])} {dtype}")
+            if len(shapes[name]) in (3, 4) and dtype.kind in "buif":
+                candidates.append(name)
+    chosen = array or ("images" if "images" in candidates else candidates[0] if len(candidates) == 1 else None)
+    if chosen not in candidates:
+        found = f"{array!r} of {', '.join(known) or 'no arrays'}"
+        raise ValueError(f"{path}: expected one array of images, or its name as array; got {found}")
+    labels = None
+    with _named(path), zipfile.ZipFile(path) as file:
         with file.open(f"{chosen}.npy") as member, open(folder / "unpacked.npy", "wb") as target:
             shutil.copyfileobj(member, target)
         for name in (chosen.replace("images", "labels"), chosen.replace("x", "y"), "labels", "label", "y"):
             if name != chosen and shapes.get(name) in (shapes[chosen][:1], (*shapes[chosen][:1], 1)):
-                return _memory_mapped(folder / "unpacked.npy"), arrays[name].reshape(-1)
-    return _memory_mapped(folder / "unpacked.npy"), None
+                with file.open(f"{name}.npy") as member:
+                    labels = np.lib.format.read_array(member, allow_pickle=False).reshape(-1)
+                break
+        return np.lib.format.open_memmap(folder / "unpacked.npy", "c"), labels
 
 
 # --- one image ---------------------------------------------------------------------------------------
@@ -264,7 +297,6 @@ def _planes(image: np.ndarray) -> Tensor:
 
 def _fitted(planes: Tensor, size: int, channels: int, square: str) -> Tensor:
     """[C, H, W] -> float32 [channels, size, size], its values in the same unit."""
-    planes = planes.float()
     if len(planes) == 3 and channels == 1:
         planes = (planes * torch.tensor(_LUMINANCE)[:, None, None]).sum(0, keepdim=True)
     if len(planes) not in (1, channels):
@@ -280,6 +312,7 @@ def _fitted(planes: Tensor, size: int, channels: int, square: str) -> Tensor:
             padded = border.median(1).values[:, None, None].repeat(1, side, side)
             padded[:, top : top + height, left : left + width] = planes
             planes = padded
+    planes = planes.float()  # not before it is cut or padded: a large photo has a quarter of the size as bytes
     if planes.shape[-1] != size:
         planes = F.interpolate(planes[None], size=(size, size), mode="bilinear", antialias=True)[0]
     return planes.expand(channels, size, size)
@@ -288,20 +321,27 @@ def _fitted(planes: Tensor, size: int, channels: int, square: str) -> Tensor:
 # --- all of them -------------------------------------------------------------------------------------
 
 
-def _each(read: Callable[[int], Tensor], indices: Iterable[int]) -> Iterator[tuple[int, Tensor | str]]:
-    """What ``read`` gives for each index, in order, or the reason why it gives nothing; a few are read at a time."""
+def _each(read: Callable[[int], object], indices: Iterable[int]) -> Iterator[tuple[int, object]]:
+    """What ``read`` gives for each index, in order, or the reason why it gives nothing; a few are read at a time.
 
-    def attempt(index: int) -> Tensor | str:
+    Results wait for their turn, so that ``read`` should give small ones.
+    """
+
+    def attempt(index: int) -> object:
         try:
             return read(index)
         except Exception as error:  # a broken file makes its reader raise anything
-            return str(error).splitlines()[0] if str(error) else type(error).__name__
+            return _reason(error)
 
-    indices = list(indices)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for first in range(0, len(indices), _CHUNK):
-            chunk = indices[first : first + _CHUNK]
-            yield from zip(chunk, pool.map(attempt, chunk))
+    threads = min(8, os.cpu_count() or 1)
+    ahead = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for index in indices:
+            ahead.append((index, pool.submit(attempt, index)))
+            if len(ahead) > _AHEAD * threads:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        yield from ((index, future.result()) for index, future in ahead)
 
 
 def _convert(
@@ -365,24 +405,33 @@ def _as_asked(
     scale: tuple[float, float] | None,
 ) -> tuple[int, int, tuple[float, float] | None]:
     """Size, channels and scale as they were asked for, or as a random sample of the images suggests."""
-    sample, reasons = [], Counter()
-    for _, found in _each(read, np.random.default_rng(0).permutation(count)):
+
+    def kind(index: int) -> tuple[torch.Size, torch.dtype]:  # of large images no more than this is kept
+        planes = read(index)
+        return planes.shape, planes.dtype
+
+    def values(index: int) -> Tensor:
+        planes = read(index)
+        return _fitted(planes, size, len(planes), square).flatten()
+
+    sample, reasons = {}, Counter()
+    for index, found in _each(kind, np.random.default_rng(0).permutation(count)):
         if isinstance(found, str):
             reasons[found] += 1
         else:
-            sample.append(found)
+            sample[index] = found
         if len(sample) == _SAMPLE:
             break
     if not sample:
         why = "; ".join(f"{number} × {reason}" for reason, number in reasons.most_common(3)) or "it is empty"
         raise ValueError(f"{path}: expected at least two images, found none ({why})")
     if size is None:
-        size = int(np.clip(np.median([max(planes.shape[1:]) for planes in sample]), *SIZES))
-    channels = channels or max(len(planes) for planes in sample)
-    wide = [planes for planes in sample if planes.dtype != torch.uint8]
+        size = int(np.clip(np.median([max(shape[1:]) for shape, _ in sample.values()]), *SIZES))
+    channels = channels or max(shape[0] for shape, _ in sample.values())
+    wide = [index for index, (_, dtype) in sample.items() if dtype != torch.uint8]
     if scale is None and 2 * len(wide) > len(sample):
-        values = [_fitted(planes, size, len(planes), square).flatten() for planes in wide]
-        scale = tuple(np.percentile(torch.cat(values).numpy(), PERCENTILES).tolist())
+        found = [found for _, found in _each(values, wide) if not isinstance(found, str)]
+        scale = tuple(np.percentile(torch.cat(found).numpy(), PERCENTILES).tolist())
         if not scale[0] < scale[1]:
             raise ValueError(f"{path}: expected images that are not constant, got {scale[0]:g} in all of them")
     return size, channels, scale

@@ -1,8 +1,11 @@
 """Folders and arrays of one's own become bytes of one size, and what cannot be used is said."""
 
+import errno
 import os
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -90,6 +93,17 @@ def test_broken_files_are_listed_and_the_others_used(folder):
     assert sorted(reasons) == ["dark/1.jpg", "empty.png", "five.tif", "notes.txt", "wide.tif"]
     assert reasons["five.tif"] == "expected 1 channel, got 5"
     assert reasons["wide.tif"] == "expected 8 bits a value as in the others"
+
+
+def test_links_to_nothing_and_to_a_folder_above(folder):
+    (folder / "dark" / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "dark" / "up").symlink_to(folder)
+    (folder / "light").symlink_to(folder / "bright")
+    with pytest.warns(UserWarning, match=r"1 of 7 cannot be used, such as dark/gone.png: .*No such file"):
+        images = load_images(folder)
+    assert images.names == [f"{name}/{file}" for name in ("bright", "dark") for file in ("0.png", "1.jpg", "2.jpeg")]
+    Image.new("L", (40, 40), 9).save(folder / "nowhere.png")  # now the link has a target
+    assert load_images(folder).names[-2:] == ["dark/gone.png", "nowhere.png"]
 
 
 def test_mixed_sizes_are_padded_without_an_edge(tmp_path):
@@ -225,6 +239,63 @@ def test_bad_input_is_said(tmp_path, cache):
         with pytest.raises(ValueError, match=message):
             load_images(tmp_path / "good.npy", **arguments)
     assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_files_that_are_no_arrays_are_named(tmp_path, cache, monkeypatch):
+    rows = np.zeros((3, 30, 30), np.uint8)
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "text.npy").write_text("mine")
+    (tmp_path / "text.npz").write_text("mine")
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as file:
+        file.writestr("notes.txt", "mine")
+    np.savez(tmp_path / "objects.npz", images=np.empty((3, 30, 30), object))
+    np.savez(tmp_path / "names.npz", images=rows, labels=np.array(["a", "b", None]))
+    np.savez(tmp_path / "good.npz", images=rows, labels=[1, 2, 3])
+    broken = bytearray((tmp_path / "good.npz").read_bytes())
+    broken[1000] ^= 255
+    (tmp_path / "broken.npz").write_bytes(broken)
+    readable = "expected a readable file of arrays without Python objects, got: "
+    one = "expected one array of images, or"
+    for name, array, message in (
+        ("empty.npy", None, f"{readable}EOF"),
+        ("text.npy", None, f"{readable}EOF: reading magic string"),
+        ("text.npz", None, f"{readable}File is not a zip file"),
+        ("other.npz", None, f"{one} its name as array; got None of no arrays"),
+        ("objects.npz", None, rf"{one} .* got None of images \[3, 30, 30\] object"),
+        ("names.npz", None, f"{readable}Object arrays cannot be loaded"),
+        ("broken.npz", None, f"{readable}Bad CRC-32 for file 'images.npy'"),
+        ("good.npz", "labels", rf"{one} .* got 'labels' of images \[3, 30, 30\] uint8, labels \[3\] int64"),
+    ):
+        with pytest.raises(ValueError, match=f"^{tmp_path / name}: {message}"):
+            load_images(tmp_path / name, array=array)
+
+    def fail(code: int, path: object = None) -> None:
+        raise OSError(code, os.strerror(code), path and str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gvae_core.images.zipfile.ZipFile", lambda path: fail(errno.EACCES, path))
+        with pytest.raises(ValueError, match=f"^{tmp_path / 'good.npz'}: {readable}.*Permission denied"):
+            load_images(tmp_path / "good.npz")
+    monkeypatch.setattr("gvae_core.images.shutil.copyfileobj", lambda *_: fail(errno.ENOSPC))
+    with pytest.raises(OSError, match=f"expected to write into {cache}"):  # which is no fault of the file
+        load_images(tmp_path / "good.npz")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_large_images_do_not_wait_in_memory(tmp_path, monkeypatch, kind):
+    """64 images of 0.3 megapixels, of which two are read at a time."""
+    for index in range(64):
+        (tmp_path / f"{index}.png").touch()
+    image = np.arange(500 * 600, dtype=kind).reshape(500, 600)
+    monkeypatch.setattr("gvae_core.images._read_file", lambda file: image.copy())
+    monkeypatch.setattr("gvae_core.images.os.cpu_count", lambda: 2)
+    tracemalloc.start()
+    try:
+        assert load_images(tmp_path).shape == (64, 1, 128, 128)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * image.nbytes
 
 
 @pytest.mark.slow
