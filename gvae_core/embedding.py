@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .checkpoints import load_metadata
+from .devices import repeatable, resolve_device
 from .files import cache_folder, user_path
 from .images import SIZES, ImageSet, as_floats
 from .metrics import BATCH
@@ -30,7 +31,6 @@ from .models import ImageFormat, PoseVAE, load_model, reading, save_model, sgvae
 from .models.arguments import check_number, check_whole, plain
 from .models.autoencoders import degrees, hands
 from .rotation import mirrored
-from .runs.run import repeatable, resolve_device
 from .synchronisation import common_handedness, common_orientation, handedness_among, orientation_among
 from .training import Losses, Schedule, fit, pose_losses
 
@@ -203,7 +203,10 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         self.model_ = model
 
     def transform(self, images: ImageSet | np.ndarray | Tensor) -> np.ndarray:
-        """Codes [N, latent_dim], unit vectors that do not see how an image is turned."""
+        """Codes [N, latent_dim], unit vectors that do not see how an image is turned.
+
+        Here and in all below: ValueError where images are not of the size, channels and scale that were fitted.
+        """
         return np.concatenate([codes for codes, *_ in self.numbers(images)])
 
     def poses(self, images: ImageSet | np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:

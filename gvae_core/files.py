@@ -17,7 +17,7 @@ _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUO
 
 
 def user_path(path: str | os.PathLike) -> Path:
-    """A path that a person gave, absolute and with ``~`` as the home folder; every such path goes through here."""
+    """A path that a person gave, absolute and with ``~`` as the home folder."""
     return Path(path).expanduser().absolute()
 
 

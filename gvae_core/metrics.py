@@ -108,22 +108,22 @@ def _check_labels(labels: Tensor, images: Tensor) -> None:
 
 
 def accuracy_by_angle(classifier: nn.Module, images: Tensor, labels: Tensor, angles: Sequence[float]) -> list[float]:
-    """Accuracy with all images turned by each angle (degrees)."""
+    """Accuracy on images [N, 1, H, H] with labels [N], all of them turned by each angle (degrees)."""
     return [accuracy(classifier, rotate(images, angle), labels) for angle in angles]
 
 
 def latent_codes(model: nn.Module, images: Tensor) -> Tensor:
-    """Modes of the posteriors [N, d] in eval mode; on the sphere these are the mean directions."""
+    """Modes of the posteriors [N, d] of images [N, C, H, H] in eval mode; on the sphere these are the mean directions."""
     return _in_batches(model, lambda batch: model.encode(batch).mode, images)
 
 
 def decoded(model: nn.Module, codes: Tensor) -> Tensor:
-    """Images [N, 1, 28, 28] of codes [N, d], in eval mode, clamped to [0, 1]."""
+    """Images [N, C, H, H] of codes [N, d], in eval mode, clamped to [0, 1]."""
     return _in_batches(model, model.decode, codes).clamp(0, 1)
 
 
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
-    """Reconstructions [N, 1, 28, 28] from the posteriors' modes, in eval mode, clamped to [0, 1]."""
+    """Reconstructions [N, C, H, H] from the modes of the posteriors of as many images, in eval mode, clamped to [0, 1]."""
     return decoded(model, latent_codes(model, images))
 
 
@@ -139,7 +139,7 @@ def reconstruction_accuracy(
 ) -> dict[str, float]:
     """Share of the reconstructions by ``model`` that a classifier reads right, by kind of input.
 
-    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `runs.kinds.kinds_of_input`.
+    ``inputs`` are images [N, 1, 28, 28] and labels [N] by kind; see `runs.measures.kinds_of_input`.
     """
     return {kind: accuracy(judge, reconstruct(model, images), labels) for kind, (images, labels) in inputs.items()}
 
@@ -162,7 +162,7 @@ def angle_between(a: Tensor, b: Tensor) -> Tensor:
 
 
 def latent_drift(model: nn.Module, images: Tensor, angles: Sequence[float]) -> list[float]:
-    """Mean angle (degrees) between the mean directions of images turned by each angle and upright."""
+    """Mean angle (degrees) between the mean directions of images [N, C, H, H] turned by each angle (degrees) and upright."""
     upright = latent_codes(model, images)
     return [angle_between(latent_codes(model, rotate(images, angle)), upright).mean().item() for angle in angles]
 
@@ -226,12 +226,12 @@ def _up_to_an_offset(found: Tensor, true: Tensor) -> Tensor:
 
 
 def poses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """`PoseVAE.poses` in eval mode, batch by batch: degrees [N] and half widths of the 90 % arcs [N]."""
+    """`PoseVAE.poses` of images [N, C, H, H] in eval mode, by batches: degrees [N], half widths of the 90 % arcs [N]."""
     return _in_batches(model, lambda batch: torch.stack(model.poses(batch), 1), images).unbind(1)
 
 
 def handedness(model: nn.Module, images: Tensor) -> Tensor:
-    """`PoseVAE.handedness` in eval mode, batch by batch: 1 or -1, [N]."""
+    """`PoseVAE.handedness` of images [N, C, H, H] in eval mode, batch by batch: 1 or -1, [N]."""
     return _in_batches(model, model.handedness, images)
 
 

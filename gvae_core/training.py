@@ -86,7 +86,7 @@ def classifier_losses(model: nn.Module, images: Tensor, labels: Tensor, *, paper
 
 
 def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float) -> Losses:
-    """Losses of an autoencoder that shows ``images`` to the encoder and wants ``targets`` back.
+    """Losses of an autoencoder that shows ``images`` [N, C, H, H] to the encoder and wants as many ``targets`` back.
 
     Per image: the squared error on the standardised canvas, as of 32 x 32 values whatever its size and channels, so
     that beta means the same for all, and the KL in nats. The papers' loss is
@@ -105,7 +105,7 @@ def vae_losses(model: nn.Module, images: Tensor, targets: Tensor, *, beta: float
 def pose_losses(
     model: PoseVAE, images: Tensor, common: Tensor | None = None, handedness: Tensor | None = None, *, beta: float
 ) -> Losses:
-    """Losses of a `PoseVAE` on images as they came; the target is the image itself, turned as it is.
+    """Losses of a `PoseVAE` on images [N, C, H, H] as they came; the target is the image itself, turned as it is.
 
     As in `vae_losses`, but the squared error counts inside the disc that stays in the picture at every angle, the KL
     of the pose to the uniform law on the circle is added to that of the content, and the canonical view is turned by
@@ -151,7 +151,7 @@ def pose_losses(
 
 
 def spatial_losses(model: SpatialVAE, images: Tensor, *, beta: float, pixels: int | None = None) -> Losses:
-    """Losses of a `SpatialVAE` on images as they came, in the units of `pose_losses` and inside the same disc.
+    """Losses of a `SpatialVAE` on images [N, 1, 28, 28] as they came, in the units of `pose_losses` and inside the same disc.
 
     The decoder runs once for every pixel, which is what training costs: of the disc's only so many random ``pixels`` are
     drawn, others every time, and stand for all (None: all).

@@ -40,7 +40,7 @@ from gvae_core.files import ROOT
 from gvae_core.mnist import load_splits
 from gvae_core.report import figures, profiles, results_page, tables
 from gvae_core.report.parameters import check_parameters
-from gvae_core.runs.kinds import kinds_of_input
+from gvae_core.runs.measures import kinds_of_input
 
 source = check_parameters(profile, source, seed)
 stamp = dict(profile=profile, source=source)

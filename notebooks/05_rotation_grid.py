@@ -44,7 +44,7 @@ from gvae_core.report import figures, live, profiles, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.report.trained_models import trained_models
 from gvae_core.rotation import random_angles
-from gvae_core.runs.kinds import ANGLE_SEED
+from gvae_core.runs.measures import ANGLE_SEED
 
 source = check_parameters(profile, source, seed, first_digit=(first_digit, 0, 400))
 stamp = dict(profile=profile, source=source)

@@ -46,7 +46,7 @@ from gvae_core.models import reading
 from gvae_core.report import figures, live, profiles, results_page, tables
 from gvae_core.report.parameters import check_parameters
 from gvae_core.rotation import random_angles
-from gvae_core.runs.kinds import ANGLE_SEED, BORN_SEED, POSE_FRAMES, code_numbers, pose_numbers
+from gvae_core.runs.measures import ANGLE_SEED, BORN_SEED, POSE_FRAMES, code_numbers, pose_numbers
 from gvae_core.synchronisation import common_orientation
 
 source = check_parameters(profile, source, seed, digit=(digit, 0, 9))

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
-    {"files", "bessel", "rotation", "memory", "captured"},
+    {"files", "devices", "bessel", "rotation", "memory", "captured"},
     {"images", "mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
     {"models"},
     {"training", "metrics"},

@@ -8,8 +8,8 @@ from torch import nn
 
 from gvae_core import training
 from gvae_core.captured import WARM_UP, CapturedStep
+from gvae_core.devices import repeatable
 from gvae_core.models import svae
-from gvae_core.runs.run import repeatable
 from gvae_core.training import Schedule, fit_vae
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")

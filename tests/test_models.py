@@ -122,8 +122,7 @@ def test_a_measured_format_knows_background_and_spread():
     assert plain.mean == pytest.approx(x.mean((0, 2, 3)).tolist())
     assert plain.standardised(x).square().mean().item() == pytest.approx(1, abs=1e-4)
     assert torch.allclose(faded.restored(faded.standardised(x)), x, atol=1e-6)
-    with pytest.raises(ValueError, match="std to be finite above 0"):
-        ImageFormat.measured(torch.ones(4, 1, 28, 28))
+    assert ImageFormat.measured(torch.ones(4, 1, 28, 28)).std == (1.0,)  # a channel may be the same everywhere
 
 
 def test_a_background_that_is_not_black_leaves_neither_frame_nor_wedges():

@@ -7,7 +7,7 @@ from examples import FORMATS, own_images
 from gvae_core import metrics
 from gvae_core.models import ImageFormat, PoseVAE, sgvae
 from gvae_core.rotation import mirrored, random_angles, rotate
-from gvae_core.runs.kinds import pose_numbers
+from gvae_core.runs.measures import pose_numbers
 from gvae_core.synchronisation import common_handedness, common_orientation, handedness_among
 from gvae_core.training import Schedule, fit_pose, pose_losses
 

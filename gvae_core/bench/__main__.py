@@ -6,6 +6,9 @@ import argparse
 import sys
 from importlib import import_module
 
+from ..devices import resolve_device
+
+COUNTS = {"batch", "batches", "digits", "dims", "events", "repeats", "threads"}  # options that count something
 BENCHMARKS = {
     "vmf": "von Mises-Fisher: sample + KL + backward",
     "steerable": "steerable layers against escnn's",
@@ -24,6 +27,14 @@ def main(arguments: list[str] | None = None) -> None:
         if name in arguments[:1]:
             import_module(f"gvae_core.bench.{name}").add_arguments(command)
     args = parser.parse_args(arguments)
+    for name in COUNTS & vars(args).keys():
+        values = getattr(args, name)
+        if min(values if isinstance(values, list) else [values]) < 1:
+            parser.error(f"expected --{name} of at least 1, got {values}")
+    try:
+        args.device = resolve_device(getattr(args, "device", "cpu"))
+    except ValueError as error:
+        parser.error(str(error))
     import_module(f"gvae_core.bench.{args.benchmark}").main(args)
 
 

@@ -34,9 +34,12 @@ NETWORKS = {
 VARIANTS = ("escnn", "torch", "native")
 # fields in (0: an image), fields out, frequency, kernel, stride, padding, size, batch
 LAYERS = {
-    "quick S-GVAE 1": (0, 8, 4, 5, 2, 2, 33, 50),
-    "quick S-GVAE 2": (8, 16, 4, 5, 1, 2, 17, 50),
-    "quick S-GVAE 3": (16, 16, 4, 5, 2, 2, 17, 50),
+    "quick S-GVAE 1": (0, 8, 2, 9, 2, 4, 33, 25),
+    "quick S-GVAE 2": (8, 16, 2, 5, 1, 2, 17, 25),
+    "quick S-GVAE 3": (16, 16, 2, 5, 1, 2, 9, 25),
+    "frequency 4, image": (0, 8, 4, 5, 2, 2, 33, 50),
+    "frequency 4, 8 fields": (8, 16, 4, 5, 1, 2, 17, 50),
+    "frequency 4, 16 fields": (16, 16, 4, 5, 2, 2, 17, 50),
     "paper S-GVAE 1": (0, 64, 6, 4, 2, 0, 32, 100),
     "paper S-GVAE 2": (64, 64, 6, 4, 1, 0, 15, 100),
     "paper S-GVAE 3": (64, 128, 6, 4, 2, 0, 12, 100),
@@ -68,9 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Run the benchmark and print its tables."""
-    for name in ("batch", "repeats", "threads"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"expected --{name} to be at least 1, got {getattr(args, name)}")
     torch.set_num_threads(args.threads)
     print(f"{processor()}, {args.threads} threads, torch {torch.__version__}, float32, batch {args.batch}")
     for network in args.networks:

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from numpy.typing import ArrayLike
 from torch import nn
 
+from ..files import user_path
 from ..models import SphericalVAE
 from . import markup
 from .images import ImageBatches, Images
@@ -228,7 +229,7 @@ class RotationExplorer(widgets.VBox):
 
         Raises ValueError if it would be larger than `page.LIMIT`.
         """
-        return save_page(Path(path).expanduser(), self._prepare(self._request()), self._yardsticks)
+        return save_page(user_path(path), self._prepare(self._request()), self._yardsticks)
 
 
 class Panel(widgets.VBox):

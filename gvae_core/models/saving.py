@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints import load_tensors, save_tensors
+from ..files import user_path
 from .arguments import plain
 from .autoencoders import sgvae, svae
 from .classifiers import CNNClassifier, GCNNClassifier
@@ -41,7 +42,7 @@ def save_model(model: nn.Module, path: str | Path, **more: object) -> None:
         "versions": {package: version(package) for package in ("gvae-core", "torch", "escnn")},
         **more,
     }
-    save_tensors(Path(path).expanduser(), tensors, metadata)
+    save_tensors(user_path(path), tensors, metadata)
 
 
 def load_model(path: str | Path) -> nn.Module:
@@ -50,7 +51,7 @@ def load_model(path: str | Path) -> nn.Module:
     FileNotFoundError where there is none; ValueError where it is no such file, is damaged, or holds a model of another
     version of this package.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     tensors, metadata = load_tensors(path)
     if str(metadata.get("model")) not in BUILDERS:
         found = sorted(metadata)

@@ -154,7 +154,7 @@ def report(jobs: Sequence[Job], outputs: Path, profile: str, *, fresh: bool = Fa
     -------
     0 if every notebook ran without an error, 1 if one failed, 130 after Ctrl-C.
     """
-    outputs = outputs.expanduser().resolve()
+    outputs = user_path(outputs)
     folder = outputs / "executed" / profile
     folder.mkdir(parents=True, exist_ok=True)
     workers = min(workers, len(jobs))

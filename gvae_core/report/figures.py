@@ -1,4 +1,4 @@
-"""Results -> matplotlib figures. Nothing is computed here that a result does not hold."""
+"""Results, and what notebooks computed, -> matplotlib figures."""
 
 from __future__ import annotations
 

@@ -337,7 +337,7 @@ def searches(found: Shares, link: Link | None = None) -> str:
 
 
 def poses(results: Sequence[Result], link: Link | None = None) -> str:
-    """Whether the angles found follow a turn, then whether a class has one orientation: `runs.kinds.pose_numbers`.
+    """Whether the angles found follow a turn, then whether a class has one orientation: `runs.measures.pose_numbers`.
 
     Here and in `codes` runs that differ in the seed alone and got as far share a row, mean ± standard deviation.
     """
@@ -365,7 +365,7 @@ def poses(results: Sequence[Result], link: Link | None = None) -> str:
 
 
 def codes(results: Sequence[Result], pixels: Mapping[str, float] | None = None, link: Link | None = None) -> str:
-    """What codes of turned test digits are worth: `runs.kinds.code_numbers`, under ``codes`` in a result's metrics.
+    """What codes of turned test digits are worth: `runs.measures.code_numbers`, under ``codes`` in a result's metrics.
 
     Last the ``pixels`` as codes of themselves, and classifiers, which need every label: their accuracy stands where
     neighbours have as many.

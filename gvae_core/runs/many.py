@@ -22,9 +22,10 @@ from typing import TextIO
 import torch
 from filelock import Timeout
 
+from ..devices import resolve_device
 from ..files import data_directory, outputs_directory, writing_into
 from .results import runs_folder, status, stored
-from .run import last_epoch, resolve_device, run
+from .run import last_epoch, run
 from .spec import RunSpec
 
 _POLL = 1.0  # seconds until it is tried again to compute what others do

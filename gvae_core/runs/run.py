@@ -21,6 +21,7 @@ from torch import nn
 
 from .. import models, training
 from ..checkpoints import save_tensors
+from ..devices import arithmetic, repeatable, resolve_device
 from ..files import write_text, writing_into
 from ..mnist import load_splits
 from ..steerable import path_in_use
@@ -104,21 +105,6 @@ def _locked(spec: RunSpec, wait: bool) -> AbstractContextManager:
         return FileLock(lock_path(spec)).acquire(timeout=-1 if wait else 0)
 
 
-def repeatable():
-    """cuDNN without its faster algorithms whose sums come in a changing order, and without TF32.
-
-    TF32 comes with ``torch.set_float32_matmul_precision("high")``, as it does for matrix products, or, for all processes
-    of a command, with ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`` in its environment.
-    """
-    tf32 = _arithmetic() == "TF32"
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
-
-
-def _arithmetic() -> str:
-    """Of matrix products and convolutions on a GPU."""
-    return "float32" if torch.get_float32_matmul_precision() == "highest" else "TF32"
-
-
 def last_epoch(spec: RunSpec, stop_after: int | None) -> int:
     """The epoch that ``run(spec, stop_after=stop_after)`` ends at; ValueError if that makes no sense."""
     if stop_after is None:
@@ -126,16 +112,6 @@ def last_epoch(spec: RunSpec, stop_after: int | None) -> int:
     if isinstance(stop_after, bool) or not isinstance(stop_after, int) or stop_after < 1:
         raise ValueError(f"expected stop_after to be a whole number of at least 1, got {stop_after!r}")
     return min(spec.epochs, stop_after)
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` -> cuda where torch sees a GPU, else cpu; ValueError for a device that is not there."""
-    gpus = torch.cuda.device_count()
-    if device == "auto":
-        return "cuda" if gpus else "cpu"
-    if device not in ("cpu", "cuda", *(f"cuda:{index}" for index in range(gpus))) or (device == "cuda" and not gpus):
-        raise ValueError(f"expected a device among auto, cpu, cuda, cuda:N; got {device!r}, and torch sees {gpus} GPUs")
-    return device
 
 
 def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:
@@ -161,7 +137,7 @@ def _store(spec: RunSpec, model: nn.Module, history: list[dict], numbers: dict, 
         "history": history,
         "parameters": models.parameter_count(model),
         "seconds": seconds,
-        "device": f"{torch.cuda.get_device_name(device)}, {_arithmetic()}" if device.startswith("cuda") else cpu,
+        "device": f"{torch.cuda.get_device_name(device)}, {arithmetic()}" if device.startswith("cuda") else cpu,
         "steerable": path_in_use(model),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "escnn", "numpy", "gvae-core")},

@@ -33,7 +33,7 @@ from gvae_core.explorer.worker import Worker
 from gvae_core.files import write_text
 from gvae_core.mnist import load_splits
 from gvae_core.report import trained_models as trained
-from gvae_core.report.profiles import full_size_pair
+from gvae_core.report.profiles import full_size_pair, sphere_and_plane
 from gvae_core.report.trained_models import trained_models
 from gvae_core.runs.results import read_result
 
@@ -1046,7 +1046,7 @@ def test_trained_models_are_the_profiles_and_the_committed_ones(outputs, monkeyp
         trained_models("smoke", "mnist5k")
     finish(own["sgvae"], outputs / "runs")
     finish(own["svae"], outputs / "runs")
-    finish(trained.sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
+    finish(sphere_and_plane("smoke", "mnist5k")["sgvae"], outputs / "runs", checkpoint=False)
     models = trained_models("smoke", "mnist5k")
     svae_name = "S-VAE · d = 10, β = 0.1 · 1 epoch of 200 digits"
     assert list(models) == ["S-GVAE · d = 6, β = 0.1 · 1 epoch of 200 digits", svae_name]

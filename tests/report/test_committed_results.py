@@ -12,7 +12,7 @@ from gvae_core import metrics
 from gvae_core.mnist import load_splits
 from gvae_core.models import parameter_count
 from gvae_core.report import findings, profiles, results_page, tables
-from gvae_core.runs.kinds import kinds_of_input
+from gvae_core.runs.measures import kinds_of_input
 from gvae_core.runs.results import find
 
 ROOT = Path(__file__).parents[2]

@@ -25,12 +25,12 @@ from safetensors import safe_open
 from gvae_core import checkpoints, files, run
 from gvae_core.__main__ import build_parser, main
 from gvae_core.checkpoints import load_tensors
+from gvae_core.devices import resolve_device
 from gvae_core.report import profiles
 from gvae_core.runs import many, results
 from gvae_core.runs import run as run_module
 from gvae_core.runs.many import run_many
 from gvae_core.runs.results import Status, find, lock_path, state_path, status
-from gvae_core.runs.run import resolve_device
 
 THREE = dataclasses.replace(TINY_SVAE, epochs=3)
 DIVERGING = dataclasses.replace(TINY_SVAE, learning_rate=1e30, beta=0.0)

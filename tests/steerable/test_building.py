@@ -12,6 +12,7 @@ import pytest
 import torch
 from comparing import assert_same, encoder, needs_compiler, pair, run
 
+from gvae_core.bench import __main__ as bench
 from gvae_core.bench import steerable as steerable_bench
 from gvae_core.steerable import accelerate, building, native, path_in_use
 
@@ -101,5 +102,10 @@ def test_benchmark_prints_its_tables(monkeypatch, capsys):
     header, stock, fast = (line.split() for line in lines[-3:])
     assert (stock[0], fast[0], fast[1]) == ("escnn", "torch", "torch") and header[0] == "variant"
     assert float(fast[-1]) <= 1e-5 and float(fast[-2]) <= 1e-5  # the errors it prints
-    with pytest.raises(ValueError, match="--batch.*0"):
-        steerable_bench.main(parser.parse_args([*arguments, "0"]))
+    for wrong, message in (
+        (["--repeats", "0"], "expected --repeats of at least 1, got 0"),
+        (["--device", "x"], "got 'x'"),
+    ):
+        with pytest.raises(SystemExit):
+            bench.main(["steerable", *wrong])
+        assert message in capsys.readouterr().err
