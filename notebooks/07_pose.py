@@ -139,7 +139,8 @@ figures.save(figures.contact_sheets(sheets), "same_way_up", **stamp);
 # Codes of turned test digits: ten clusters found without labels, named as well as possible (*right*) or each by its
 # commonest digit (*purity*); and the commonest label among the five nearest training codes. The training digits are turned,
 # too. Pixels are codes of themselves (the mixture takes 32 principal components of them); the CNN has no code, it says the
-# label, and has learnt from all labels there are. How far a code moves is the angle as seen from the origin.
+# label, and has learnt from all labels there are. The angles, as seen from the origin, are those between the codes of a
+# digit and of the same turned, of two of one digit, and of two digits.
 
 # %%
 pixels = code_numbers(lambda images: images.flatten(1), splits.test, splits.train)

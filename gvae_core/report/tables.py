@@ -406,9 +406,13 @@ def _code_numbers(records: Sequence[Mapping[str, float]]) -> dict[str, str]:
         if key.startswith("neighbours_"):
             row[_labels(*map(int, key.split("_")[1::2]))] = _mean(records, key, "{:.1%}")
     if "moved" in records[0]:
-        moved = (_mean(records, name, "{:.1f}°") for name in ("moved", "typical_same_class", "typical_other_class"))
-        row["A turn moves the code by; two of one digit; of two digits"] = "{}; {}; {}".format(*moved)
+        for words, name in _ANGLES.items():
+            row[words] = _mean(records, name, "{:.1f}°")
     return row
+
+
+# Between codes: of a digit and the same turned, of two of one digit, of two digits.
+_ANGLES = {"A turn moves it": "moved", "Two of a digit": "typical_same_class", "Two digits": "typical_other_class"}
 
 
 def _labels(known: int, read: int | None = None) -> str:

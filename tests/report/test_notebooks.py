@@ -15,6 +15,8 @@ import papermill
 import pytest
 from PIL import Image
 
+from gvae_core import RotationAgnosticEmbedding, load_images
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NAMES = sorted({path.stem for path in FOLDER.glob("*.*") if path.suffix in (".py", ".ipynb")})
@@ -90,13 +92,17 @@ def test_smoke_report_of_all_notebooks(smoke_report):
 
 
 @pytest.mark.slow
-def test_plain_papermill_runs_a_notebook_on_a_folder_of_images(smoke_report, digits, tmp_path):
+def test_plain_papermill_runs_a_notebook_on_a_folder_of_images_and_a_model(smoke_report, digits, tmp_path):
     for label in range(3):
         (tmp_path / "images" / f"a {label}").mkdir(parents=True)
         for number, image in enumerate(digits.images[digits.labels == label][:20]):
             pixels = Image.fromarray((255 * image[0]).byte().numpy())
             pixels.save(tmp_path / "images" / f"a {label}" / f"{number}.png")
-    parameters = ["-p", "profile", "smoke", "-p", "folder", tmp_path / "images", "-p", "size", "28"]
+    network = dict(fields=(2, 2, 4), frequency=2, invariants=8, decoder_channels=(4, 4, 4))
+    embedding = RotationAgnosticEmbedding(3, epochs=1, network=network, device="cpu", progress=False)
+    embedding.fit(load_images(tmp_path / "images", 28, 1), save_to=tmp_path / "own.safetensors")
+    named = ["-p", "folder", tmp_path / "images", "-p", "model", tmp_path / "own.safetensors"]
+    parameters = ["-p", "profile", "smoke", *named]
     result = subprocess.run(
         [BIN / "papermill", "notebooks/08_no_upright.ipynb", tmp_path / "out.ipynb", *parameters],
         cwd=ROOT, env={**os.environ, "GVAE_OUTPUTS": str(smoke_report.outputs)}, capture_output=True, text=True,
