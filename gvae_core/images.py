@@ -11,8 +11,9 @@ import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import tifffile
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +33,9 @@ SIZES = (28, 128)  # between these lies the size that is chosen where none is as
 _SAMPLE = 256  # images that size, channels and scale are found from
 _AHEAD = 4  # images that are read ahead, per thread
 _LUMINANCE = (0.2125, 0.7154, 0.0721)  # ITU-R BT.709, as in skimage.color.rgb2gray
-_VERSION = 1  # raised by hand when the same files would give other bytes
+_VERSION = 2  # raised by hand when the same files would give other bytes
+# PNG of 16 bits and several channels, which Pillow cuts to the upper 8: what it takes for the upper byte, then the lower
+_HALVES = {"RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L"), "LA;16B": ("RGBA",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +100,10 @@ def load_images(
     ----------
     path : a folder of PNG, JPEG, TIFF, BMP, WebP or ``.npy`` files, one image each; those in folders have the path of
         theirs as a label. Or a ``.npy`` or ``.npz`` file with an array [N, H, W], [N, H, W, C] or [N, C, H, W]; in an
-        ``.npz`` an array called labels or y, [N], holds the labels.
+        ``.npz`` an array called labels, label or y, [N], holds the labels.
     size : pixels of a side of the result; None: the median of the images' longer sides, within `SIZES`
-    channels : of the result; colour is made grey, and grey colour, to get there; None: the most that an image has
+    channels : of the result; colour is made grey, and grey colour, to get there; None: as most images have,
+        but 3 where grey and colour mix. Alpha is no channel: white shines through.
     square : an oblong image is padded with the median of its border, or with ``"crop"`` cut, around its centre
     scale : the values that become 0 and 1 for images of more than 8 bits or of floats; None: their `PERCENTILES` over
         the set. A model has to see later images with the scale of those it learned from.
@@ -114,12 +118,18 @@ def load_images(
     """
     path = user_path(path)
     for name, value in (("size", size), ("channels", channels)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
             raise ValueError(f"expected {name} to be a whole number of at least 1, got {value!r}")
+    size, channels = (value and int(value) for value in (size, channels))  # numpy's numbers too
     if square not in ("pad", "crop"):
         raise ValueError(f"expected square to be 'pad' or 'crop', got {square!r}")
-    if scale is not None and not scale[0] < scale[1]:
-        raise ValueError(f"expected scale to be two rising numbers, got {scale!r}")
+    if scale is not None:
+        ends = np.array(scale, object)  # of objects: not even a ragged list fails
+        real = ends.shape == (2,) and all(isinstance(end, Real) for end in ends)
+        low, high = map(float, ends) if real else (0.0, 0.0)
+        if not -np.inf < low < high < np.inf:
+            raise ValueError(f"expected scale to be two finite, rising numbers, got {scale!r}")
+        scale = (low, high)
     if not path.exists():
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}: no such path")
     if path.is_dir():
@@ -129,6 +139,8 @@ def load_images(
         names, stamps = None, [_stamp(path)]
     else:
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}")
+    if array is not None and (names is not None or path.suffix != ".npz"):
+        raise ValueError(f"expected array for an .npz file only, got {array!r} for {path}")
     asked = (size, channels, square, scale)
     if path.suffix == ".npy" and names is None and (found := _as_it_is(path, *asked)):
         return found
@@ -213,15 +225,62 @@ def _read_file(file: Path) -> np.ndarray:
         raise ValueError(f"expected a name that ends in {', '.join(SUFFIXES)}")
     if file.suffix.lower() == ".npy":
         return np.load(file, allow_pickle=False)
-    if file.suffix.lower() in (".tif", ".tiff"):
-        return tifffile.imread(file)
+    return (_read_tiff if file.suffix.lower() in (".tif", ".tiff") else _read_picture)(file)
+
+
+def _read_tiff(file: Path) -> np.ndarray:
+    with tifffile.TiffFile(file) as tiff:
+        if not tiff.pages:
+            raise ValueError("expected a page of pixels, got none")
+        series, page = tiff.series[0], tiff.series[0].keyframe
+        white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        bits, samples = page.bitspersample, page.samplesperpixel
+        try:
+            image = tiff.asarray()
+        except (ImportError, ValueError, NotImplementedError) as error:
+            if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
+                raise
+            if len(series) == 1 and (bits <= 8 or samples == 1):  # of others Pillow takes a part
+                with suppress(UnidentifiedImageError):
+                    image = _read_picture(file)
+                    return _negative(image) if white_is_zero and bits > 8 else image  # 8 bits Pillow inverts itself
+            expected = "expected no compression, or one that Pillow reads and one page of 8 bits or of grey"
+            raise ValueError(f"{expected}; got {len(series)} × {samples} × {bits} bits, {_reason(error)}") from error
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            return np.moveaxis(np.take(page.colormap, image, 1) >> 8, 0, -1).astype(np.uint8)
+    if page.extrasamples in ((1,), (2,)):  # alpha, with which the colours were multiplied or not
+        image = _on_white(np.moveaxis(image, series.axes.index("S"), -1), page.extrasamples == (1,))
+    return _negative(image) if white_is_zero else image
+
+
+def _negative(image: np.ndarray) -> np.ndarray:
+    return -image if image.dtype.kind == "f" else ~image
+
+
+def _read_picture(file: Path) -> np.ndarray:
     with Image.open(file) as picture:
-        plain = picture.mode in ("1", "L", "RGB", "I", "F") or picture.mode.startswith("I;16")
-        image = np.asarray(picture if plain else picture.convert("RGBA"))  # palettes and rarer kinds of colour
-    if not plain:  # white shines through
-        opaque = image[..., 3:] / 255
-        image = np.round(image[..., :3] * opaque + 255 * (1 - opaque)).astype(np.uint8)
-    return image
+        if halves := _HALVES.get(picture.tile[0][3] if picture.tile else None):
+            both = np.stack([_read_as(file, raw) for raw in halves], -1)
+            both = both.reshape(*both.shape[:2], -1, 2).astype(np.uint16)
+            image = both[..., 0] * 256 + both[..., 1]
+            return image if image.shape[2] == 3 else _on_white(image)
+        if picture.mode in ("1", "L", "RGB", "I", "F") or picture.mode.startswith("I;16"):
+            return np.asarray(picture)
+        return _on_white(np.asarray(picture if picture.mode == "LA" else picture.convert("RGBA")))  # palettes and rarer
+
+
+def _read_as(file: Path, raw: str) -> np.ndarray:
+    with Image.open(file) as picture:
+        picture.tile = [(*picture.tile[0][:3], raw)]
+        return np.asarray(picture)
+
+
+def _on_white(image: np.ndarray, multiplied: bool = False) -> np.ndarray:
+    """[H, W, C + 1], its last channel alpha -> [H, W, C], through which white shines."""
+    white = 1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
+    opaque = image[..., -1:] / white
+    blended = image[..., :-1] * (1 if multiplied else opaque) + white * (1 - opaque)
+    return (blended if white == 1 else np.round(blended).clip(0, white)).astype(image.dtype)
 
 
 def _as_it_is(path: Path, size: int | None, channels: int | None, square: str, scale: object) -> ImageSet | None:
@@ -259,15 +318,24 @@ def _unpacked(path: Path, array: str | None, folder: Path) -> tuple[np.ndarray, 
     if chosen not in candidates:
         found = f"{array!r} of {', '.join(known) or 'no arrays'}"
         raise ValueError(f"{path}: expected one array of images, or its name as array; got {found}")
+    count = shapes[chosen][:1]
+    others = {shapes[name][:1] for name in candidates} - {count}
+    labelled = None
+    for name in (chosen.replace("images", "labels"), chosen.replace("x", "y"), "labels", "label", "y"):
+        if name not in shapes or name in candidates or shapes[name][:1] in others:  # other images' labels, or masks
+            continue
+        if shapes[name] in (count, (*count, 1)):
+            labelled = name
+            break
+        found = f"{name} {list(shapes[name])} for {chosen} {list(shapes[chosen])}"
+        raise ValueError(f"{path}: expected one label an image, got {found}")
     labels = None
     with _named(path), zipfile.ZipFile(path) as file:
         with file.open(f"{chosen}.npy") as member, open(folder / "unpacked.npy", "wb") as target:
             shutil.copyfileobj(member, target)
-        for name in (chosen.replace("images", "labels"), chosen.replace("x", "y"), "labels", "label", "y"):
-            if name != chosen and shapes.get(name) in (shapes[chosen][:1], (*shapes[chosen][:1], 1)):
-                with file.open(f"{name}.npy") as member:
-                    labels = np.lib.format.read_array(member, allow_pickle=False).reshape(-1)
-                break
+        if labelled:
+            with file.open(f"{labelled}.npy") as member:
+                labels = np.lib.format.read_array(member, allow_pickle=False).reshape(-1)
         return np.lib.format.open_memmap(folder / "unpacked.npy", "c"), labels
 
 
@@ -381,7 +449,8 @@ def _convert(
             kept.append(index)
     if len(kept) < 2:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:5])
-        raise ValueError(f"{path}: expected at least two images, found {len(kept)} of {count} ({reasons})")
+        found = f"{len(kept)} of {count} ({reasons})" if unreadable else "one"
+        raise ValueError(f"{path}: expected at least two images, found {found}")
     pixels.flush()
     classes, codes = ([], None) if labels is None else np.unique(np.asarray(labels)[kept], return_inverse=True)
     about = {
@@ -427,7 +496,10 @@ def _as_asked(
         raise ValueError(f"{path}: expected at least two images, found none ({why})")
     if size is None:
         size = int(np.clip(np.median([max(shape[1:]) for shape, _ in sample.values()]), *SIZES))
-    channels = channels or max(shape[0] for shape, _ in sample.values())
+    if channels is None:  # as most have: one odd file among them decides nothing
+        counts = Counter(shape[0] for shape, _ in sample.values())
+        channels = max(counts, key=lambda number: (counts[number], number))
+        channels = 3 if channels == 1 and 3 in counts else channels
     wide = [index for index, (_, dtype) in sample.items() if dtype != torch.uint8]
     if scale is None and 2 * len(wide) > len(sample):
         found = [found for _, found in _each(values, wide) if not isinstance(found, str)]

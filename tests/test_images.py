@@ -2,10 +2,12 @@
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 
 from gvae_core import load_images
-from gvae_core.images import as_floats
+from gvae_core.images import _read_file, as_floats
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +147,116 @@ def test_colour_and_grey(tmp_path):
     assert load_images(tmp_path, channels=1).pixels[:, 0, 0, 0].tolist() == [100, 18, 54, 153, 255]
 
 
+def test_one_odd_file_does_not_decide_the_channels(tmp_path):
+    for index in range(3):
+        Image.new("LA", (30, 30), (90, 255)).save(tmp_path / f"{index}.png")  # grey with alpha is grey
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((10, 30, 30), np.uint8), photometric="minisblack")
+    with pytest.warns(UserWarning, match="1 of 4 cannot be used, such as stack.tif: expected 1 channel, got 10"):
+        assert load_images(tmp_path).shape == (3, 1, 30, 30)
+    Image.new("RGB", (30, 30)).save(tmp_path / "colour.png")
+    with pytest.warns(UserWarning, match="1 of 5 cannot be used, such as stack.tif: expected 3 channels, got 10"):
+        assert load_images(tmp_path).shape == (4, 3, 30, 30)
+
+
+@pytest.mark.parametrize("kind, channels", [(2, 3), (6, 4), (4, 2)])
+def test_png_of_16_bits_and_several_channels_keeps_them(tmp_path, kind, channels):
+    pixels = np.random.default_rng(0).integers(0, 65536, (30, 31, channels), dtype=np.uint16)
+    lines = pixels.astype(">u2").view(np.uint8).reshape(30, -1)
+    lines[:, 2 * channels :] -= lines[:, : -2 * channels].copy()  # each line filtered: the difference from the left
+    lines = b"".join(b"\1" + line.tobytes() for line in lines)
+    header = struct.pack(">IIBBBBB", 31, 30, 16, kind, 0, 0, 0)
+    with open(tmp_path / "deep.png", "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+    opaque = pixels[..., 3:] / 65535 if channels == 4 else pixels[..., 1:] / 65535 if channels == 2 else 1
+    expected = np.round(pixels[..., : channels - 1 + channels % 2] * opaque + 65535 * (1 - opaque))
+    assert np.array_equal(_read_file(tmp_path / "deep.png"), expected)
+
+
+GREY, WIDE = np.arange(900).reshape(30, 30).astype(np.uint8), np.arange(0, 63_000, 70, np.uint16).reshape(30, 30)
+COLOUR = np.stack([GREY, GREY.T, GREY // 2], 2)
+
+
+def _palette():
+    return np.random.default_rng(0).integers(0, 65536, (3, 256), dtype=np.uint16)
+
+
+def _blended(alpha):
+    return np.round(COLOUR * (alpha[..., None] / 255) + 255 * (1 - alpha[..., None] / 255))
+
+
+@pytest.mark.parametrize(
+    "pixels, options, expected",
+    [
+        (GREY, dict(photometric="palette", colormap=_palette()), (_palette() >> 8)[:, GREY].transpose(1, 2, 0)),
+        (GREY, dict(photometric="miniswhite"), 255 - GREY),
+        (WIDE, dict(photometric="miniswhite"), 65535 - WIDE),
+        (GREY > 99, dict(photometric="miniswhite"), GREY <= 99),
+        (GREY / 9.0, dict(photometric="miniswhite"), -(GREY / 9.0)),
+        (np.dstack([COLOUR, GREY]), dict(photometric="rgb", extrasamples=["unassalpha"]), _blended(GREY)),
+        (
+            np.stack([*COLOUR.transpose(2, 0, 1), GREY]),
+            dict(photometric="rgb", extrasamples=["unassalpha"], planarconfig="separate"),
+            _blended(GREY),
+        ),
+        (
+            np.dstack([COLOUR // 2, GREY // 2 + 128]),
+            dict(photometric="rgb", extrasamples=["assocalpha"]),
+            COLOUR // 2 + (127 - GREY // 2)[..., None],
+        ),
+        (
+            np.dstack([WIDE, WIDE * 0]),
+            dict(photometric="minisblack", extrasamples=["unassalpha"], planarconfig="contig"),
+            np.full((30, 30, 1), 65535),
+        ),
+    ],
+)
+def test_kinds_of_tiff(tmp_path, pixels, options, expected):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    assert np.array_equal(_read_file(tmp_path / "a.tif"), expected)
+
+
+def _change_tag(file, name, value):
+    with tifffile.TiffFile(file, mode="r+b") as tiff:
+        for page in tiff.pages:
+            page.tags[name].overwrite(value)
+
+
+@pytest.mark.parametrize("missing", [ValueError("requires the 'imagecodecs' package"), ImportError("compression")])
+def test_compressed_tiff(tmp_path, monkeypatch, missing):
+    """Whichever way tifffile says that it has no codec."""
+
+    def refuse(tiff):
+        raise missing
+
+    monkeypatch.setattr("gvae_core.images.tifffile.TiffFile.asarray", refuse)
+    file = tmp_path / "a.tif"
+    for pixels in (GREY, COLOUR, WIDE, WIDE.astype(np.float32)):
+        Image.fromarray(pixels).save(file, compression="tiff_lzw")
+        assert np.array_equal(_read_file(file), pixels)
+        if pixels.ndim == 2:
+            _change_tag(file, "PhotometricInterpretation", 0)  # white is zero
+            assert np.array_equal(_read_file(file), -pixels if pixels.dtype.kind == "f" else ~pixels)
+    Image.new("RGB", (30, 30), (200, 100, 50)).save(file, compression="jpeg")
+    assert np.abs(_read_file(file) - np.array([200.0, 100, 50])).max() < 3
+
+
+def test_compressed_tiff_of_which_a_part_would_be_read_is_refused(tmp_path):
+    for pixels, got in (
+        (np.dstack([WIDE] * 3), "1 × 3 × 16 bits, .*LZW.* requires"),
+        (np.stack([GREY] * 5), "5 × 1 × 8 bits, .*LZW.* requires"),
+    ):
+        kind = "rgb" if pixels.shape[2] == 3 else "minisblack"
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=kind, metadata=None)
+        _change_tag(tmp_path / "a.tif", "Compression", 5)
+        with pytest.raises(ValueError, match=f"expected no compression, or one that Pillow reads.*; got {got}"):
+            _read_file(tmp_path / "a.tif")
+    (tmp_path / "cut.tif").write_bytes(b"II*\0\xff\0\0\0")
+    with pytest.raises(ValueError, match="expected a page of pixels, got none"):
+        _read_file(tmp_path / "cut.tif")
+
+
 def test_wide_values_have_one_scale_for_the_set_which_a_later_set_can_take(tmp_path):
     ramp = np.linspace(0, 1, 30 * 30).reshape(30, 30)
     for night, factor in (("first", 1.0), ("second", 0.5)):
@@ -204,6 +316,25 @@ def test_npz_finds_images_and_labels(tmp_path):
     assert load_images(tmp_path / "b.npz", array="val_images").labels is None
 
 
+@pytest.mark.parametrize("name, shape", [("labels", (3,)), ("label", (4, 10)), ("y", (4, 10)), ("labels", ())])
+def test_labels_that_do_not_fit_are_said(tmp_path, name, shape):
+    rows = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=rows, **{name: np.zeros(shape, int)})
+    found = rf"{name} \[{', '.join(map(str, shape))}\] for images \[4, 28, 28\]"
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'a.npz'}: expected one label an image, got {found}"):
+        load_images(tmp_path / "a.npz")
+
+
+def test_labels_of_other_images_and_masks_are_let_be(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=rows, val_images=rows[:3], labels=[1, 2, 3, 4])
+    assert load_images(tmp_path / "a.npz", array="val_images").labels is None
+    np.savez(tmp_path / "b.npz", images=rows, labels=rows > 99, y=[1, 2, 3, 4])
+    assert load_images(tmp_path / "b.npz").classes == ["1", "2", "3", "4"]
+    np.savez(tmp_path / "c.npz", train_images=rows, train_labels=[1, 2, 3, 4], labels=["a", "b"])  # names of classes
+    assert load_images(tmp_path / "c.npz").classes == ["1", "2", "3", "4"]
+
+
 def test_bad_input_is_said(tmp_path, cache):
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=r"expected at least two images, found none \(it is empty\)"):
@@ -218,6 +349,11 @@ def test_bad_input_is_said(tmp_path, cache):
     Image.new("L", (30, 30)).save(tmp_path / "none" / "a.png")
     with pytest.raises(ValueError, match="expected at least two images, found 1 of 2"):
         load_images(tmp_path / "none")
+    (tmp_path / "none" / "a.txt").unlink()
+    with pytest.raises(ValueError, match="expected at least two images, found one$"):
+        load_images(tmp_path / "none")
+    with pytest.raises(ValueError, match=f"expected array for an .npz file only, got 'zz' for {tmp_path / 'none'}"):
+        load_images(tmp_path / "none", array="zz")
     for name, rows, message in (
         ("objects", np.array([{}, {}]), "Python objects in dtype"),
         ("flat", np.zeros((5, 784)), r"expected images \[N, H, W\].* got \[5, 784\]"),
@@ -230,15 +366,26 @@ def test_bad_input_is_said(tmp_path, cache):
             load_images(tmp_path / f"{name}.npy")
     for arguments, message in (
         (dict(size=0), "expected size to be a whole number of at least 1, got 0"),
+        (dict(size=True), "expected size to be a whole number of at least 1, got True"),
         (dict(channels=1.5), "expected channels to be a whole number"),
         (dict(square="squash"), "expected square to be 'pad' or 'crop', got 'squash'"),
-        (dict(scale=(3, 1)), r"expected scale to be two rising numbers, got \(3, 1\)"),
+        (dict(scale=(3, 1)), r"expected scale to be two finite, rising numbers, got \(3, 1\)"),
+        *((dict(scale=odd), "expected scale to be two") for odd in (5, "09", (0, 1, 2), (0, np.inf), (0, (1, 2)))),
+        (dict(array="zz"), "expected array for an .npz file only, got 'zz'"),
         (dict(channels=2), "expected 2 channels, got 3"),
     ):
         np.save(tmp_path / "good.npy", np.zeros((3, 30, 30, 3), np.uint8))
         with pytest.raises(ValueError, match=message):
             load_images(tmp_path / "good.npy", **arguments)
     assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).uniform(0, 4000, (3, 30, 30)))
+    usual = load_images(tmp_path / "rows.npy", size=28, scale=(0, 4000))
+    for scale in ((np.float32(0), np.float32(4000)), np.array([0.0, 4000.0]), [np.int16(0), 4000]):
+        images = load_images(tmp_path / "rows.npy", size=np.int64(28), channels=np.int8(1), scale=scale)
+        assert np.array_equal(images.pixels, usual.pixels) and images.scale == (0.0, 4000.0)
 
 
 def test_files_that_are_no_arrays_are_named(tmp_path, cache, monkeypatch):
