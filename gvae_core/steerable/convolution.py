@@ -17,7 +17,7 @@ from .features import Features, as_features
 from .layers import _Fast
 
 LAYOUT_COST = 64  # multiply-adds of a dense convolution in the time in which one value is packed or unpacked
-FEW_WINDOWS = 600_000  # values: up to so many in all windows, a plain matrix product ends before oneDNN has begun
+FEW_WINDOWS = 50_000  # values: up to so many in all windows, a plain matrix product ends before oneDNN has begun
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
@@ -145,8 +145,9 @@ class FastR2Conv(_Fast, enn.R2Conv):
             or self.weights.device.type != "cpu"  # a comparison would wait for the device
         ):
             return expand()
-        sources, kept, key = (self.weights, *others), self._expanded, (way, *_identity(self._sampled_basis))
-        if kept is None or kept[0] != key or not all(map(_equal, kept[1], sources)):
+        sources, kept = (self.weights, *others), self._expanded
+        key = (way, *_identity(self._sampled_basis), *(source.dtype for source in sources))
+        if kept is None or kept[0] != key or not all(map(torch.equal, kept[1], sources)):
             kept = self._expanded = key, [source.detach().clone() for source in sources], expand()
         return kept[2]
 
@@ -226,11 +227,11 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _is_small(self, x: Tensor, filter: Tensor) -> bool:
         """Whether torch's other convolution, a matrix product, is faster: measured for batches from 4, kernels to 5."""
         return (
-            not torch.is_grad_enabled()
+            x.numel() * (self.kernel_size / self.stride) ** 2 <= FEW_WINDOWS
+            and not torch.is_grad_enabled()
             and x.ndim == 4
             and len(x) >= 4
             and self.kernel_size <= 5
-            and x.numel() * (self.kernel_size / self.stride) ** 2 <= FEW_WINDOWS
             and native.readable(x, filter)
             and torch_path.eager()
             and not torch.is_autocast_enabled("cpu")

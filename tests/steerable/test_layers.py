@@ -180,7 +180,7 @@ def test_few_small_images_without_gradient(kernel, stride, padding, bias, monkey
     fields = so2_fields(2, 3)
     fast, stock = pair(enn.R2Conv(fields, fields, kernel, stride=stride, padding=padding, bias=bias), "native")
     fast.eval(), stock.eval()
-    for batch, side, small in ((4, 9, True), (10, 13, True), (1, 9, False), (60, 29, False)):
+    for batch, side, small in ((4, 9, True), (6, 7, True), (1, 9, False), (10, 29, False)):
         x = enn.GeometricTensor(torch.randn(batch, fields.size, side, side), fields)
         with torch.no_grad():
             expected = stock(x).tensor
