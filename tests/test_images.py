@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from gvae_core import load_images
-from gvae_core.images import _read_file, as_floats
+from gvae_core.image_files import read_file
+from gvae_core.images import as_floats
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def test_files_of_one_folder_have_no_labels(folder):
 
 def test_a_second_load_reads_no_file(folder, monkeypatch):
     first = load_images(folder, size=32)
-    monkeypatch.setattr("gvae_core.images._read_file", None)
+    monkeypatch.setattr("gvae_core.images.read_file", None)
     again = load_images(folder, size=32)
     assert isinstance(again.pixels, np.memmap) and np.array_equal(first.pixels, again.pixels)
     assert again.names == first.names and torch.equal(again.labels, first.labels)
@@ -171,7 +172,7 @@ def test_png_of_16_bits_and_several_channels_keeps_them(tmp_path, kind, channels
             file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
     opaque = pixels[..., 3:] / 65535 if channels == 4 else pixels[..., 1:] / 65535 if channels == 2 else 1
     expected = np.round(pixels[..., : channels - 1 + channels % 2] * opaque + 65535 * (1 - opaque))
-    assert np.array_equal(_read_file(tmp_path / "deep.png"), expected)
+    assert np.array_equal(read_file(tmp_path / "deep.png"), expected)
 
 
 GREY, WIDE = np.arange(900).reshape(30, 30).astype(np.uint8), np.arange(0, 63_000, 70, np.uint16).reshape(30, 30)
@@ -214,7 +215,7 @@ def _blended(alpha):
 )
 def test_kinds_of_tiff(tmp_path, pixels, options, expected):
     tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
-    assert np.array_equal(_read_file(tmp_path / "a.tif"), expected)
+    assert np.array_equal(read_file(tmp_path / "a.tif"), expected)
 
 
 def _change_tag(file, name, value):
@@ -230,16 +231,16 @@ def test_compressed_tiff(tmp_path, monkeypatch, missing):
     def refuse(tiff):
         raise missing
 
-    monkeypatch.setattr("gvae_core.images.tifffile.TiffFile.asarray", refuse)
+    monkeypatch.setattr("gvae_core.image_files.tifffile.TiffFile.asarray", refuse)
     file = tmp_path / "a.tif"
     for pixels in (GREY, COLOUR, WIDE, WIDE.astype(np.float32)):
         Image.fromarray(pixels).save(file, compression="tiff_lzw")
-        assert np.array_equal(_read_file(file), pixels)
+        assert np.array_equal(read_file(file), pixels)
         if pixels.ndim == 2:
             _change_tag(file, "PhotometricInterpretation", 0)  # white is zero
-            assert np.array_equal(_read_file(file), -pixels if pixels.dtype.kind == "f" else ~pixels)
+            assert np.array_equal(read_file(file), -pixels if pixels.dtype.kind == "f" else ~pixels)
     Image.new("RGB", (30, 30), (200, 100, 50)).save(file, compression="jpeg")
-    assert np.abs(_read_file(file) - np.array([200.0, 100, 50])).max() < 3
+    assert np.abs(read_file(file) - np.array([200.0, 100, 50])).max() < 3
 
 
 def test_compressed_tiff_of_which_a_part_would_be_read_is_refused(tmp_path):
@@ -251,10 +252,10 @@ def test_compressed_tiff_of_which_a_part_would_be_read_is_refused(tmp_path):
         tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=kind, metadata=None)
         _change_tag(tmp_path / "a.tif", "Compression", 5)
         with pytest.raises(ValueError, match=f"expected no compression, or one that Pillow reads.*; got {got}"):
-            _read_file(tmp_path / "a.tif")
+            read_file(tmp_path / "a.tif")
     (tmp_path / "cut.tif").write_bytes(b"II*\0\xff\0\0\0")
     with pytest.raises(ValueError, match="expected a page of pixels, got none"):
-        _read_file(tmp_path / "cut.tif")
+        read_file(tmp_path / "cut.tif")
 
 
 def test_wide_values_have_one_scale_for_the_set_which_a_later_set_can_take(tmp_path):
@@ -434,7 +435,7 @@ def test_large_images_do_not_wait_in_memory(tmp_path, monkeypatch, kind):
     for index in range(64):
         (tmp_path / f"{index}.png").touch()
     image = np.arange(500 * 600, dtype=kind).reshape(500, 600)
-    monkeypatch.setattr("gvae_core.images._read_file", lambda file: image.copy())
+    monkeypatch.setattr("gvae_core.images.read_file", lambda file: image.copy())
     monkeypatch.setattr("gvae_core.images.os.cpu_count", lambda: 2)
     tracemalloc.start()
     try:
