@@ -57,9 +57,17 @@ class Features(GeometricTensor):
         self._version = None if traced else raw._version
 
     @property
+    def pending(self) -> bool:
+        """Whether a batch norm or a dropout waits to be applied."""
+        return self.affine is not None or self.keep is not None
+
+    def applied(self) -> Features:
+        """The same values with nothing pending."""
+        return Features(self.tensor, self.type) if self.pending else self
+
+    @property
     def raw(self) -> Tensor:
-        pending = self.affine is not None or self.keep is not None
-        if pending and self._version is not None and self._raw._version != self._version:
+        if self.pending and self._version is not None and self._raw._version != self._version:
             raise RuntimeError("a layer's input was changed in place while the layer's output waited for its use")
         return self._raw
 
@@ -93,7 +101,7 @@ class Features(GeometricTensor):
     def tensor(self) -> Tensor:
         if self._tensor is None:
             values = self.planes
-            if self.affine is not None or self.keep is not None:
+            if self.pending:
                 values = values.unflatten(1, (len(self.type), -1))
                 if self.affine is not None:
                     mean, scale, shift = (a[..., None, None] for a in self.affine)

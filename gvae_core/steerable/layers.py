@@ -88,9 +88,7 @@ class FastIIDBatchNorm2d(_Fast, enn.IIDBatchNorm2d):
         assert input.type == self.in_type
         if self._takes_escnn(input):
             return super().forward(input)
-        x = as_features(input)
-        if x.affine is not None or x.keep is not None:
-            x = Features(x.tensor, x.type)
+        x = as_features(input).applied()
         ((name, components),) = self._sizes
         shape = (self._nfields[name], components)
 
@@ -195,9 +193,7 @@ class FastFieldDropout(_Fast, enn.FieldDropout):
         assert input.type == self.in_type
         if self._takes_escnn(input) or not self.training:
             return super().forward(input)
-        x = as_features(input)
-        if x.affine is not None or x.keep is not None:
-            x = Features(x.tensor, x.type)
+        x = as_features(input).applied()
         n, height, width = x.grid
         draws = torch.empty(n, len(self.in_type), 1, height, width, dtype=torch.float32, device=x.raw.device)
         draws.uniform_()
@@ -226,9 +222,7 @@ class FastPointwiseAvgPoolAntialiased2D(_Fast, enn.PointwiseAvgPoolAntialiased2D
         assert input.type == self.in_type
         if self._takes_escnn(input):
             return super().forward(input)
-        x = as_features(input)
-        if x.affine is not None or x.keep is not None:
-            x = Features(x.tensor, x.type)
+        x = as_features(input).applied()
         n, height, width = x.grid
         rows, columns = self._blur(height, 0), self._blur(width, 1)
         if not x.packed:
