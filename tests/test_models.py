@@ -592,3 +592,12 @@ def test_a_file_that_holds_no_model_says_what_it_is(tmp_path):
         save_tensors(path, tensors, changed)
         with pytest.raises(ValueError, match=message):
             load_model(path)
+
+
+def test_weights_that_are_overwritten_are_refused(tmp_path):
+    save_model(CNNClassifier((2, 2, 4)), path := tmp_path / "model.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-16:] = b"\xff" * 16  # as after a fault of the disk: the header is whole
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path}: expected finite weights, found others in .*damaged"):
+        load_model(path)

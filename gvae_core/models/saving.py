@@ -75,4 +75,7 @@ def with_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         model.to(tensors[first].dtype).load_state_dict(tensors)
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: expected the weights of a {type(model).__name__}, found others ({error})") from error
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path}: expected finite weights, found others in {name}: the file is damaged")
     return model.eval()
