@@ -118,6 +118,8 @@ Markdown(tables.same_cells(profiles.full_size_results("two_frames"), full_size))
 # - The level differs (the deviations above), the pattern does not. Why, we do not know: the write-ups leave much of the
 #   networks and of the training open.
 # - The S-GVAE's loss is above the S-VAE's, as in the papers: its code does not hold the slant of a digit.
+# - With two frames in the isotropic layout the S-GVAE draws better after as many epochs, with fewer parameters (the last
+#   table; one training each), though not as well as the S-VAE, which draws the slant, too.
 # - No full-size number above is one after 50 epochs unless its row says so: the table says which epochs each cell had.
 # - In the `quick` profile two of the five columns train, for a few epochs on 4,000 digits: compare the pattern, not
 #   the level.

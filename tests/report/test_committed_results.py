@@ -148,6 +148,18 @@ def test_what_notebook_03_says_of_sphere_and_gaussian_at_the_end_of_a_training()
     assert gaussian[-2] - gaussian[-1] > 2 * (sphere[-2] - sphere[-1])  # still falling
 
 
+def test_what_notebook_04_says_of_two_frames():
+    """A lower loss than the papers' network after as many epochs, with fewer parameters; the S-VAE's is lower still."""
+    for spec in profiles.two_frames("paper", "mnist"):
+        ours = find(spec, incomplete=True)
+        cells = [s for s in profiles.table2("paper", "mnist") if (s.latent_dim, s.beta) == (spec.latent_dim, spec.beta)]
+        sgvae, svae = (find(cell, incomplete=True) for cell in cells)
+        epoch = min(result.epochs_reached for result in (ours, sgvae, svae))
+        assert epoch >= 8
+        losses = [tables.thousands(*tables.after_epoch([result], epoch)) for result in (svae, ours, sgvae)]
+        assert losses == sorted(losses) and ours.parameters < sgvae.parameters
+
+
 @pytest.mark.slow
 def test_committed_checkpoints_are_those_of_a_fresh_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("GVAE_OUTPUTS", str(tmp_path))
