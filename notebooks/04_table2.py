@@ -99,8 +99,8 @@ Markdown(tables.agreement(full_size, epoch))
 Markdown(tables.seeds(full_size))
 
 # %% [markdown]
-# The same with a better S-GVAE, on the same schedule and with as many parameters: odd kernels and smaller strides (the
-# layout `isotropic` of notebook 01), and two frames: what does not turn with the image is averaged over two copies of
+# The same with a better S-GVAE, on the same schedule and with fewer parameters: the isotropic layout of notebook 01 (odd
+# kernels, a wide one first, blurs before pixels are left out), and two frames: what does not turn with the image is averaged over two copies of
 # it, turned by 22.5° either way.
 
 # %%

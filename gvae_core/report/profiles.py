@@ -154,7 +154,7 @@ def table2(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
 
 
 def two_frames(profile: str, source: str, seed: int = 0) -> list[RunSpec]:
-    """Two cells of Table 2 on its own schedule, with two frames in the isotropic layout and as many parameters."""
+    """Two cells of Table 2 on its own schedule, with two frames in the isotropic layout and fewer parameters."""
     sizes = _FRAMES_SGVAE if profile == "paper" else _SGVAE_SIZES[profile] | dict(layout="isotropic", frames=2)
     common = dict(beta=0.1, epochs=_epochs(profile)[3], sizes=sizes)
     return [autoencoder("sgvae", profile, source, seed, latent_dim=dim, **common) for dim in (6, 10)]
