@@ -384,7 +384,7 @@ def _expect_writable(path, *read) -> None:
 
     if path.is_dir():
         raise ValueError(f"expected a file to write to, got the folder {path}")
-    if path.exists() and any(path.samefile(other) for other in read):
+    if path.exists() and any(other.exists() and path.samefile(other) for other in read):
         raise ValueError(f"expected another file to write to than those that are read, got {path} for both")
     with writing_into(path.parent) as folder, tempfile.TemporaryFile(dir=folder):
         pass

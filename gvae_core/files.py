@@ -48,6 +48,30 @@ def cache_folder() -> Path:
     return user_path(os.environ.get("GVAE_CACHE") or pooch.os_cache("gvae"))
 
 
+def files_below(folder: Path) -> Iterator[str]:
+    """Names of the files below a folder, hidden ones left out; links are followed, and no folder is read twice."""
+    seen = set()  # a link may lead to a folder above it
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # on every disk the same comes first
+        for name in files:
+            if not name.startswith("."):
+                yield Path(place, name).relative_to(folder).as_posix()
+
+
+def stamp(file: Path) -> tuple[int, int]:
+    """Size and time of change, which differ once a file has been written."""
+    try:
+        about = file.stat()
+    except OSError:  # a link to nothing, say; whoever reads it says so
+        return -1, 0
+    return about.st_size, about.st_mtime_ns
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary)`` beside ``path`` and rename: a killed process leaves nothing half written.
 

@@ -23,7 +23,7 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from .files import cache_folder, user_path, writing_into
+from .files import cache_folder, files_below, stamp, user_path, writing_into
 from .image_files import read_file
 
 PERCENTILES = (0.1, 99.9)  # of the values of images of more than 8 bits, which become 0 and 1
@@ -129,10 +129,10 @@ def load_images(
     if not path.exists():
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}: no such path")
     if path.is_dir():
-        names = sorted(_files_below(path))
-        stamps = ((name, *_stamp(path / name)) for name in names)
+        names = sorted(files_below(path))
+        stamps = ((name, *stamp(path / name)) for name in names)
     elif path.suffix in (".npy", ".npz"):
-        names, stamps = None, [_stamp(path)]
+        names, stamps = None, [stamp(path)]
     else:
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}")
     if array is not None and (names is not None or path.suffix != ".npz"):
@@ -141,8 +141,8 @@ def load_images(
     if path.suffix == ".npy" and names is None and (found := _as_it_is(path, *asked)):
         return found
     digest = hashlib.sha256(repr((_VERSION, str(path), array, asked)).encode())
-    for stamp in stamps:
-        digest.update(repr(stamp).encode())
+    for stamped in stamps:
+        digest.update(repr(stamped).encode())
     with writing_into(cache_folder() / "images") as cache:
         folder = cache / digest.hexdigest()[:24]
         with FileLock(cache / f"{folder.name}.lock"):
@@ -176,28 +176,6 @@ def _stored(folder: Path) -> ImageSet:
 
 
 # --- where images come from --------------------------------------------------------------------------
-
-
-def _files_below(folder: Path) -> Iterator[str]:
-    seen = set()  # a link may lead to a folder above it
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))  # on every disk the same comes first
-        for name in files:
-            if not name.startswith("."):
-                yield Path(place, name).relative_to(folder).as_posix()
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        about = file.stat()
-    except OSError:  # a link to nothing, say; whoever reads it says so
-        return -1, 0
-    return about.st_size, about.st_mtime_ns
 
 
 def _reason(error: Exception) -> str:

@@ -95,9 +95,9 @@ def accuracy(classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
 def confusion(classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Counts [10, 10]: row the label [N] of an image [N, 1, H, W], column what the classifier says."""
     _check_labels(labels, images)
-    said = logits(classifier, images).argmax(-1)
     if not ((labels >= 0) & (labels < 10)).all():
         raise ValueError(f"expected labels from 0 to 9, got {labels.min()} to {labels.max()}")
+    said = logits(classifier, images).argmax(-1)
     return torch.bincount(10 * labels.cpu() + said, minlength=100).view(10, 10)
 
 

@@ -34,12 +34,11 @@ def rotate(images: Tensor, degrees: float | Tensor) -> Tensor:
     """
     _check_images(images, square=True)
     if isinstance(degrees, Real) and not isinstance(degrees, bool) and math.isfinite(degrees):
-        turns, rest = divmod(float(degrees), 90)  # known without a look at a tensor, which a GPU would be waited for
+        degrees = float(degrees)
+        turns, rest = divmod(degrees, 90)  # known without a look at a tensor, which a GPU would be waited for
         if not rest:
             return torch.rot90(images, int(turns) % 4, (2, 3)).clone(memory_format=torch.contiguous_format)
-        return _interpolate(
-            images, torch.full((len(images),), float(degrees), dtype=torch.float64, device=images.device)
-        )
+        return _interpolate(images, torch.full((len(images),), degrees, dtype=torch.float64, device=images.device))
     angles = _angles(degrees, len(images), "cpu")
     if angles.requires_grad:
         raise ValueError("expected degrees without gradient, got a tensor that requires one")

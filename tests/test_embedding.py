@@ -331,6 +331,7 @@ def test_fit_and_embed_with_reflections(folder, tmp_path, tiny_default, monkeypa
         (["embed", "OWN", "--model", "OWN/L/00.png", "--out", "c.csv"], "00.png"),
         (["embed", "OWN", "--model", "nowhere.safetensors", "--out", "c.csv"], "no checkpoint at"),
         (["fit", "OWN", "--out", "OWN"], "expected a file to write to, got the folder"),
+        (["fit", "nowhere", "--out", "OWN/L/00.png"], "no such path"),
         (["embed", "OWN", "--model", "OWN/L/00.png", "--out", "OWN"], "expected a file to write to, got the folder"),
         (["embed", "OWN", "--model", "OWN/L/00.png", "--out", "OWN/L/00.png"], "got OWN/L/00.png for both"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from ..files import COMMITTED, cache_folder
+from ..files import COMMITTED, cache_folder, files_below, stamp
 
 PACKAGE = Path(__file__).parents[1]
 PATHS = ("folder", "model")  # parameters of notebooks that name files
@@ -42,9 +42,9 @@ def digest(notebook: NotebookNode, parameters: Mapping[str, object], outputs: Pa
 
 
 def _stamps(path: Path) -> list[tuple]:
-    """Name, size and time of change of a file, or of all files in a folder."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [(str(file), (is_ := file.stat()).st_size, is_.st_mtime_ns) for file in files if file.is_file()]
+    """Of a file, or of all files below a folder, by their names."""
+    names = sorted(files_below(path)) if path.is_dir() else [""]
+    return [(name, *stamp(path / name)) for name in names]
 
 
 def _is_full_size(path: Path) -> bool:

@@ -189,14 +189,15 @@ def same_cells(others: Sequence[Result], results: Sequence[Result], link: Link |
     """Cells of Table 2 of another network, each beside ours and the papers' of Table 2 after the last epoch of all of them."""
     if not others:
         return ""
-    places = [(other.spec.latent_dim, other.spec.beta) for other in others]
-    there = [r for r in results if (r.spec.latent_dim, r.spec.beta) in places and r.spec.seed == others[0].spec.seed]
-    epoch = min(result.epochs_reached for result in [*others, *there])
+
+    def place(result: Result) -> tuple[int, float]:
+        return result.spec.latent_dim, result.spec.beta
+
+    places = list(map(place, others))
+    there = [result for result in results if place(result) in places and result.spec.seed == others[0].spec.seed]
+    compared = sorted([*others, *there], key=lambda result: places.index(place(result)))
     rows = []
-    for result in sorted(
-        after_epoch([*others, *there], epoch),
-        key=lambda result: places.index((result.spec.latent_dim, result.spec.beta)),
-    ):
+    for result in after_epoch(compared, min(result.epochs_reached for result in compared)):
         spec, last = result.spec, result.history[-1]
         paper = None if spec.sizes else papers.table2_loss(spec.model, spec.latent_dim, spec.beta)
         rows.append(

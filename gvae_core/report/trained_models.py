@@ -33,7 +33,7 @@ def trained_models(profile: str, source: str, seed: int = 0) -> TrainedModels:
     ------
     ValueError : there is none
     """
-    specs = [*best_models(profile, source, seed).values()]
+    specs = list(best_models(profile, source, seed).values())
     specs += [spec for table in TABLES.values() for spec in table(profile, source, seed)]
     full_size = [*full_size_models(), *full_size_results("sphere_and_gaussian", seeds=[0])]
     results = [*full_size, *filter(None, map(find, specs))]

@@ -103,6 +103,7 @@ def test_benchmark_prints_its_tables(monkeypatch, capsys):
     assert (stock[0], fast[0], fast[1]) == ("escnn", "torch", "torch") and header[0] == "variant"
     assert float(fast[-1]) <= 1e-5 and float(fast[-2]) <= 1e-5  # the errors it prints
     for wrong, message in (
+        (["--batch", "0"], "expected --batch of at least 1, got 0"),
         (["--repeats", "0"], "expected --repeats of at least 1, got 0"),
         (["--device", "x"], "got 'x'"),
     ):
