@@ -303,7 +303,8 @@ def fit(
                     elapsed = (time.perf_counter() - start) / schedule.seconds
                     if elapsed >= 1 and step:
                         break
-                    rate = _set_rate(optimiser, schedule.rate(max(epoch + step / steps, elapsed * schedule.epochs)))
+                    epochs = max(epoch + step / steps, min(elapsed, 1) * schedule.epochs)
+                    rate = _set_rate(optimiser, schedule.rate(epochs))
                 found = take_step(*turned(*(tensor[batch] for tensor in train)))
                 if not torch.isfinite(found["loss"]):
                     raise diverged(f"loss is {found['loss'].item()}", epoch, f"step {step + 1} of {steps}")
