@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import statistics
+from collections import Counter
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -75,14 +75,13 @@ def compared_epoch(profile: str, cells: list[Result]) -> int | None:
     return tables.common_epoch(cells) if profile == "paper" and cells else None
 
 
-def _hours_left(results: list[Result]) -> float:
-    """What the missing epochs of runs that have begun take, at the median pace of each model."""
-    seconds = 0.0
-    for model in {result.spec.model for result in results}:
-        runs = [result for result in results if result.spec.model == model]
-        pace = statistics.median(run.seconds / run.epochs_reached for run in runs)
-        seconds += pace * sum(run.spec.epochs - run.epochs_reached for run in runs)
-    return seconds / 3600
+def _hours_left(results: list[Result]) -> str:
+    """What the missing epochs of runs that have begun take, each at its own pace, by the device that computed it."""
+    hours = Counter()
+    for run in results:
+        missing = run.spec.epochs - run.epochs_reached
+        hours[run.device.split(",")[0]] += missing * run.seconds / run.epochs_reached / 3600
+    return " and ".join(f"{value:,.1f} more hours on {device}" for device, value in sorted(hours.items()) if value)
 
 
 def _profile(folder: Path) -> dict:
@@ -112,8 +111,8 @@ def _profile(folder: Path) -> dict:
         sources = {result.spec.source for result in results[table][:1]}
         asked = {spec.key for source in sources for spec in TABLES[table](profile, source, 0)}
         again = "computes the rest" if asked - done else "computes them"
-        hours = f"{_hours_left(results[table]):,.1f} more hours at the pace so far, one run after another"
-        wait = f" To end what is begun takes {hours}." if begun else ""
+        hours = _hours_left(results[table])
+        wait = f" To end what is begun, one run after another as fast as so far, takes {hours}." if begun else ""
         return (
             f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in"
             f" part. `uv run gvae run {table} --profile {profile}` {again}; `--seeds 0-4` adds seeds.{wait}"

@@ -8,6 +8,7 @@ from examples import TINY_CNN, TINY_SVAE
 
 from gvae_core import run
 from gvae_core.report import publish, results_page, tables
+from gvae_core.runs.results import Result
 
 CELL = dataclasses.replace(TINY_SVAE, beta=500.0)
 
@@ -61,6 +62,17 @@ def test_results_and_shown_figures_are_copied_and_the_page_is_written(checkout, 
     assert f"{results[2].history[-1]['validation_loss'] / 1000:.2f}k after 2" in page
     assert f"### [{results[1].checkpoint.name}](paper/runs/{results[1].checkpoint.name})" in page  # a model card
     assert not any(path.suffix == ".safetensors" for path in publish.publish("quick", "mnist5k"))
+
+
+def test_the_hours_that_remain_are_told_by_the_device_that_computed(tmp_path):
+    spec = dataclasses.replace(TINY_SVAE, epochs=10)
+
+    def begun(epochs, hours, device):
+        return Result(spec, [{}] * epochs, {}, hours * 3600.0, device, "", {}, 1, tmp_path)
+
+    card, cpu = "NVIDIA H100, float32", "x86_64 CPU, 1 threads"
+    runs = [begun(4, 8.0, cpu), begun(5, 1.0, card), begun(5, 2.0, card), begun(10, 5.0, "Another, float32")]
+    assert results_page._hours_left(runs) == "3.0 more hours on NVIDIA H100 and 12.0 more hours on x86_64 CPU"
 
 
 def test_a_fresh_clone_makes_the_same_page(checkout, outputs):
