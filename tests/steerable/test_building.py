@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import platform
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -80,6 +82,22 @@ def test_every_instruction_set(name, tmp_path, monkeypatch):
     ):
         module = encoder(fields, kernel_size=kernel_size, padding=padding, strides=(1, 2, 1))
         assert_same(*pair(module, "native"), torch.randn(3, 1, 21, 22))
+
+
+ALONE = """
+import ctypes, sys, numpy
+planes, packed = numpy.random.default_rng(0).normal(size=(5, 3, 2, 70)).astype("f"), numpy.ones((5, 70, 2, 8), "f")
+sizes = map(ctypes.c_int64, (*planes.shape, 3))
+pointers = (ctypes.c_void_p(array.ctypes.data) for array in (planes, packed))
+assert not hasattr(ctypes.CDLL(None), "GOMP_parallel") and "torch" not in sys.modules
+assert ctypes.CDLL(sys.argv[1]).steerable_pack(*sizes, *pointers) == 0
+assert (packed[..., :3] == planes.transpose(0, 3, 2, 1)).all() and not packed[..., 3:].any()
+"""
+
+
+@needs_compiler
+def test_the_kernels_start_threads_where_there_is_no_openmp():
+    subprocess.run([sys.executable, "-c", ALONE, native.load()._name], check=True)
 
 
 def test_benchmark_prints_its_tables(monkeypatch, capsys):

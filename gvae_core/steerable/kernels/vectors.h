@@ -3,9 +3,11 @@
 // and, where a register is wider than LANES, at most one half.
 //
 // Vectors are the compiler's portable ones (GCC, Clang); the widths below are the only thing that
-// knows the instruction set. No state is kept between calls; each call starts its own threads.
+// knows the instruction set. No state is kept between calls.
 // Results do not depend on timing: what threads add up is divided in fixed shares.
 #pragma once
+
+#include <dlfcn.h>
 
 #include <algorithm>
 #include <atomic>
@@ -82,19 +84,25 @@ inline Buffer floats(long n) {
         static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float) + 64, 64))));
 }
 
-// Run work(0) .. work(threads - 1) at once; what cannot get a thread runs here.
+// Run work(0) .. work(threads - 1) at once, on the threads of torch's operations where they are found (GNU OpenMP's
+// entry): these stay awake for a while after each operation, so that threads of our own would share their processors.
 template <class Work>
 void parallel(long threads, const Work& work) {
+    std::atomic<long> next{0};
+    auto share = [&] {
+        for (long t; (t = next++) < threads;) work(t);
+    };
+    using Region = void (*)(void (*)(void*), void*, unsigned, unsigned);
+    static const auto region = reinterpret_cast<Region>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    if (threads < 2) return share();
+    if (region) return region([](void* s) { (*static_cast<decltype(share)*>(s))(); }, &share, threads, 0);
     std::vector<std::thread> running;
-    long started = 1;
     try {
         running.reserve(threads);
-        for (; started < threads; ++started)
-            running.emplace_back([&work, started] { work(started); });
-    } catch (const std::exception&) {
+        while (long(running.size()) < threads - 1) running.emplace_back(share);
+    } catch (const std::exception&) {  // no more threads: those that run take the rest
     }
-    work(0);
-    for (long t = started; t < threads; ++t) work(t);
+    share();
     for (auto& thread : running) thread.join();
 }
 
