@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,9 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0 or values.device.type != "cpu" or not values.is_floating_point():
             return super().forward(values)
         dropped = min(round(self.p * 2**_BITS), 2**_BITS - 1)
-        fours = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        random = fours.view(torch.int16)[: values.numel()].view(values.shape)
+        seed = torch.empty((), dtype=torch.int64).random_().item()
+        fours = np.random.SFC64(seed).random_raw(-(-values.numel() // 4))  # in half the time of torch's generator
+        random = torch.from_numpy(fours.view(np.int16))[: values.numel()].view(values.shape)
         keep = torch.empty_like(values, requires_grad=False)
         torch.ge(random, dropped - 2 ** (_BITS - 1), out=keep)  # a third of the time of a mask of booleans, converted
         return values * keep.mul_(2**_BITS / (2**_BITS - dropped))
