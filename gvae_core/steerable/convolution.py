@@ -49,7 +49,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._always_dense = {
             packed: {self._way(path, packed) for path in paths} == {"dense"} for packed in (False, True)
         }
-        self._prepared_for = self._sampled_basis.detach().clone(), self._geometry
+        basis = self._sampled_basis.detach().clone()
+        self._prepared_for = basis, _sample(basis).contiguous(), self._geometry
         self._prepared_as: tuple | None = None
         self._constants: tuple[tuple, tuple] | None = None
         self._float_constants()
@@ -77,14 +78,18 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _dense(self) -> tuple[Tensor, Tensor | None]:
         """``filter`` and ``expanded_bias``."""
-        bias = () if self.bias is None else (self.bias,)
-        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias), *bias)
+        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias))
 
     def _dense_filter(self) -> Tensor:
         f, basis = self._factors, self._sampled_basis
         blocks = self.weights.view(-1, len(basis)) @ basis.flatten(1)
         blocks = blocks.view(f.fields_out, f.fields_in, f.components_out, f.components_in, -1).transpose(1, 2)
         return blocks.reshape(self.out_type.size, self.in_type.size, self.kernel_size, self.kernel_size)
+
+    def _packed_bias(self) -> Tensor | None:
+        """``expanded_bias`` as [components out, lanes]."""
+        bias = self.expanded_bias
+        return None if bias is None else native.pad_fields(bias.view(self._factors.fields_out, -1).T).contiguous()
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -111,9 +116,9 @@ class FastR2Conv(_Fast, enn.R2Conv):
         """Whether the factors are those of the layer as it is now: its buffer may have been loaded or written.
 
         A basis that is another tensor, or was written to, is compared with the known one; and because a write through
-        ``.data`` leaves no trace, so are some thousand of its values in every call.
+        ``.data`` leaves no trace, so are a thousand of its values in every call.
         """
-        known, geometry = self._prepared_for
+        known, sample, geometry = self._prepared_for
         if geometry != self._geometry:
             return False
         if not torch_path.eager():
@@ -124,7 +129,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
             if not _equal(basis, known):
                 return False
             self._prepared_as = identity
-        return basis.device.type != "cpu" or torch.equal(_sample(basis), _sample(known))
+        return basis.device.type != "cpu" or torch.equal(_sample(basis), sample)
 
     def _float_constants(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Filters, mixing and basis_out in the weights' dtype and on their device."""
@@ -137,15 +142,15 @@ class FastR2Conv(_Fast, enn.R2Conv):
                 self._constants = constants
         return constants[1]
 
-    def _kept(self, way: str, expand: Callable[[], Tensor | tuple], *others: Tensor) -> Tensor | tuple:
-        """What the weights, and others, expand to; kept between calls where nothing can differentiate it."""
+    def _kept(self, way: str, expand: Callable[[], tuple]) -> tuple:
+        """What the weights and the bias expand to; kept between calls where nothing can differentiate it."""
         if (
             torch.is_grad_enabled()
             or not torch_path.eager()
             or self.weights.device.type != "cpu"  # a comparison would wait for the device
         ):
             return expand()
-        sources, kept = (self.weights, *others), self._expanded
+        sources, kept = [self.weights] if self.bias is None else [self.weights, self.bias], self._expanded
         key = (way, *_identity(self._sampled_basis), *(source.dtype for source in sources))
         if kept is None or kept[0] != key or not all(map(torch.equal, kept[1], sources)):
             kept = self._expanded = key, [source.detach().clone() for source in sources], expand()
@@ -153,7 +158,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self._always_dense[getattr(input, "packed", False)] and self._prepared_for[1] == self._geometry:
+        if self._always_dense[getattr(input, "packed", False)] and self._prepared_for[-1] == self._geometry:
             return self._convolve_dense(input)
         if not self._is_prepared():
             try:
@@ -167,22 +172,23 @@ class FastR2Conv(_Fast, enn.R2Conv):
         f, x = self._factors, as_features(input)
         if not self._fits(x):
             return self._convolve_dense(input)  # torch says what is wrong
-        weights, bias = self.weights, self.expanded_bias
-        way = self._way("native" if self._takes_native(x, weights, bias) else "torch", x.packed)
+        weights = self.weights
+        way = self._way("native" if self._takes_native(x, weights, self.bias) else "torch", x.packed)
         if way == "dense":
             return self._convolve_dense(x)
         filters, coefficients, basis_out = self._float_constants()
         weights = weights.view(f.fields_out, f.fields_in, -1)
         if way == "native":
-            mixing = self._kept(
+            mixing, bias = self._kept(
                 "native",
-                lambda: (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
+                lambda: (
+                    (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
+                    self._packed_bias(),
+                ),
             )
-            if bias is not None:
-                bias = native.pad_fields(bias.view(f.fields_out, -1).T).contiguous()
             raw, keep = x.packed_with_keep()
             return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
-        mixing = self._kept("torch", lambda: weights @ coefficients)
+        mixing, bias = self._kept("torch", lambda: (weights @ coefficients, self.expanded_bias))
         y = torch_path.convolve(
             x.tensor,
             filters,
@@ -249,8 +255,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
 
 def _sample(basis: Tensor) -> Tensor:
-    """At most 4096 values from all over the basis."""
-    return basis.detach().flatten()[:: basis.numel() // 4096 + 1]
+    """At most 1024 values from all over the basis."""
+    return basis.detach().flatten()[:: basis.numel() // 1024 + 1]
 
 
 def _identity(tensor: Tensor) -> tuple:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import Structure, c_int64, c_void_p
 
 import numpy as np
 import torch
@@ -24,18 +24,8 @@ class _Convolution(Structure):
         + [(name, c_int64) for name in ("height_out", "width_out", "components_out", "fields_out")]
         + [(name, c_int64) for name in ("kernel", "stride", "pad_y", "pad_x")]
         + [(name, c_int64) for name in ("filters", "first_component", "end_component", "blocks", "maps", "threads")]
-        + [
-            ("bank", POINTER(c_float)),
-            ("parity", POINTER(c_int32)),
-            ("block", POINTER(c_int32)),
-            ("term_begin", POINTER(c_int32)),
-        ]
-        + [
-            ("term_source", POINTER(c_int32)),
-            ("term_value", POINTER(c_float)),
-            ("back_begin", POINTER(c_int32)),
-        ]
-        + [("back_map", POINTER(c_int32)), ("back_value", POINTER(c_float))]
+        + [(name, c_void_p) for name in ("bank", "parity", "block", "term_begin", "term_source", "term_value")]
+        + [(name, c_void_p) for name in ("back_begin", "back_map", "back_value")]
     )
 
 
@@ -170,6 +160,10 @@ class ConvolutionPlan:
         self.blocks = np.array([[b.start, b.size, b.first_map, b.maps] for b in factors.blocks], np.int32)
         self.terms = _sparse(terms, maps)
         self.back = _sparse([(s, m, v) for m, s, v in terms], self.filters * (self.end - self.first))
+        self.addresses = [a.ctypes.data for a in (self.bank, self.parity, self.blocks, *self.terms, *self.back)]
+
+    def __deepcopy__(self, memo: dict) -> ConvolutionPlan:
+        return self  # nothing changes it
 
     def describe(self, x: Tensor) -> _Convolution:
         """The C structure for inputs like ``x`` [N, H, W, components, lanes]."""
@@ -185,10 +179,7 @@ class ConvolutionPlan:
             images, height, width, f.components_in, f.fields_in, *sides,
             f.components_out, f.fields_out, k, self.stride, self.pad_y, self.pad_x,
             self.filters, self.first, self.end, len(self.blocks), len(f.filters),
-            torch.get_num_threads(),
-            _floats(self.bank), _ints(self.parity), _ints(self.blocks),
-            _ints(self.terms[0]), _ints(self.terms[1]), _floats(self.terms[2]),
-            _ints(self.back[0]), _ints(self.back[1]), _floats(self.back[2]),
+            torch.get_num_threads(), *self.addresses,
         )  # fmt: skip
 
 
@@ -216,25 +207,18 @@ def _sparse(entries: list[tuple[int, int, float]], rows: int) -> tuple[np.ndarra
     )
 
 
-def _floats(a: np.ndarray):
-    return a.ctypes.data_as(POINTER(c_float))
-
-
-def _ints(a: np.ndarray):
-    return a.ctypes.data_as(POINTER(c_int32))
-
-
 def readable(*tensors: Tensor | None, device: str = "cpu") -> bool:
     """Whether kernels can read them: plain float32 tensors with memory on the kind of device."""
-    return all(
-        type(t) in (Tensor, torch.nn.Parameter)
-        and t.dtype == torch.float32
-        and t.device.type == device
-        and t.layout == torch.strided
-        and torch._C._has_storage(t)  # those of a batched gradient have none
-        for t in tensors
-        if t is not None
-    )
+    for t in tensors:
+        if t is not None and not (
+            type(t) in (Tensor, torch.nn.Parameter)
+            and t.dtype == torch.float32
+            and t.device.type == device
+            and t.layout == torch.strided
+            and torch._C._has_storage(t)  # those of a batched gradient have none
+        ):
+            return False
+    return True
 
 
 def takes(*tensors: Tensor | None) -> bool:
