@@ -388,20 +388,26 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
     assert executed() == [True, False]  # a failure is never kept
     good = ("-p", "seed=1", "--only", "good")
     assert executed(*good) == [True]
-    assert executed(*good, "--fresh") == [True]
     (outputs / "runs" / "run.json").unlink()
-    assert executed(*good) == [True]
-    (outputs / "runs" / "full.json").write_text('{"spec": {"train_images": null}}')  # `gvae run` has added a result
-    assert executed(*good) == [True]
-    notebook = nbformat.read(notebooks / "good.ipynb", as_version=4)
-    notebook.cells[-1].source += "\n"
-    nbformat.write(notebook, notebooks / "good.ipynb")
     assert executed(*good) == [True]
     index = outputs / "executed" / "quick" / "index.html"
     before = index.read_text()
     assert executed(*good) == [False] and index.read_text() == before
     index.unlink()
     assert executed(*good) == [False] and index.is_file()
+    assert executed(*good, "--fresh") == [True]
+
+
+def test_a_receipt_knows_cells_and_full_size_results(tmp_path):
+    notebook = new_notebook(cells=[new_code_cell("1")])
+    before = receipts.digest(notebook, {}, tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "part.json").write_text('{"spec": {"train_images": 200}}')
+    assert receipts.digest(notebook, {}, tmp_path) == before
+    (tmp_path / "runs" / "full.json").write_text('{"spec": {"train_images": null}}')  # `gvae run` has added a result
+    assert (after := receipts.digest(notebook, {}, tmp_path)) != before
+    notebook.cells[-1].source += "\n"
+    assert receipts.digest(notebook, {}, tmp_path) != after
 
 
 def test_a_receipt_knows_that_the_full_set_has_come(tmp_path, monkeypatch):
