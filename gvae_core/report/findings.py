@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..runs.results import Result, cells, read_result
 from .profiles import TABLES
+from .tables import drifts
 from .words import trained
 
 
@@ -76,12 +77,8 @@ def _drift(results: Iterable[Result]) -> dict[str, object]:
     """How far the code moves at most while a digit turns, by model, of the one whose code moves least."""
     best: dict[str, object] = {}
     for result in results:
-        turn = list(zip(result.metrics["angles"], result.metrics["latent_drift"]))
-        moved = {
-            "between": max(drift for angle, drift in turn if angle % 90),
-            "quarter": max(drift for angle, drift in turn if angle % 90 == 0),
-            "digits": result.metrics["typical_angle"],
-        }
+        quarter, between = (max(moved.values()) for moved in drifts(result.metrics))
+        moved = {"between": between, "quarter": quarter, "digits": result.metrics["typical_angle"]}
         if result.spec.model not in best or moved["between"] < best[result.spec.model]["between"]:
             best[result.spec.model] = moved
     return best if {"sgvae", "svae"} <= best.keys() else {}

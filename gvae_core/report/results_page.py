@@ -29,7 +29,6 @@ def page(outputs: Path) -> str:
     text = template.render(
         profiles=[_profile(outputs / profile) for profile in SUFFIXES],
         models=[result for result in _stored(outputs / "paper") if result.checkpoint.is_file()],
-        farthest=lambda numbers: max(m for a, m in zip(numbers["angles"], numbers["latent_drift"]) if a % 90),
         tables=tables,
         words=words,
     )

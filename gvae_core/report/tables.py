@@ -265,14 +265,20 @@ def agreement(results: Sequence[Result], epoch: int | None = None) -> str:
 # --- codes and reconstructions --------------------------------------------------------------------
 
 
+def drifts(metrics: Mapping) -> tuple[dict[int, float], dict[int, float]]:
+    """The latent drift by angle of the turn (both in degrees): at quarter turns, and between them."""
+    quarter, between = {}, {}
+    for angle, moved in zip(metrics["angles"], metrics["latent_drift"]):
+        (between if angle % 90 else quarter)[angle] = moved
+    return quarter, between
+
+
 def drift(results: Sequence[Result], link: Link | None = None) -> str:
     """How far the code moves on the latent sphere while a digit turns, at quarter turns and between them (degrees)."""
     rows = []
     for result in results:
-        turn = dict(zip(result.metrics["angles"], result.metrics["latent_drift"]))
-        between = {angle: moved for angle, moved in turn.items() if angle % 90}
-        where = max(between, key=lambda angle: (between[angle], angle))
-        quarter = max(turn[angle] for angle in turn if angle % 90 == 0)
+        quarters, between = drifts(result.metrics)
+        quarter, where = max(quarters.values()), max(between, key=lambda angle: (between[angle], angle))
         rows.append(
             {
                 "Codes of the": f"{result.spec.title} ({trained(result)})",
