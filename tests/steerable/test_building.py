@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import platform
+import signal
 import subprocess
 import sys
 import warnings
@@ -98,6 +100,19 @@ assert (packed[..., :3] == planes.transpose(0, 3, 2, 1)).all() and not packed[..
 @needs_compiler
 def test_the_kernels_start_threads_where_there_is_no_openmp():
     subprocess.run([sys.executable, "-c", ALONE, native.load()._name], check=True)
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_the_kernels_work_in_a_forked_process(monkeypatch):
+    """Where torch's own operations would wait for ever for the threads that the fork left behind."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    planes = torch.randn(4, 6, 5, 5)
+    packed = native.Pack.apply(planes, 3)
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        os._exit(not (native.Pack.apply(planes, 3) == packed).all())
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_benchmark_prints_its_tables(monkeypatch, capsys):

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -86,6 +87,9 @@ inline Buffer floats(long n) {
 
 // Run work(0) .. work(threads - 1) at once, on the threads of torch's operations where they are found (GNU OpenMP's
 // entry): these stay awake for a while after each operation, so that threads of our own would share their processors.
+// A forked process has none of them, and OpenMP would wait for them for ever.
+const pid_t loaded_by = getpid();
+
 template <class Work>
 void parallel(long threads, const Work& work) {
     std::atomic<long> next{0};
@@ -95,7 +99,8 @@ void parallel(long threads, const Work& work) {
     using Region = void (*)(void (*)(void*), void*, unsigned, unsigned);
     static const auto region = reinterpret_cast<Region>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
     if (threads < 2) return share();
-    if (region) return region([](void* s) { (*static_cast<decltype(share)*>(s))(); }, &share, threads, 0);
+    if (region && getpid() == loaded_by)
+        return region([](void* s) { (*static_cast<decltype(share)*>(s))(); }, &share, threads, 0);
     std::vector<std::thread> running;
     try {
         running.reserve(threads);
