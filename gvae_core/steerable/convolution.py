@@ -46,9 +46,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._costs = costs(factors)
         self._plan: native.ConvolutionPlan | None = plan
         paths = ("torch", "native") if plan else ("torch",)
-        self._always_dense = {
-            packed: {self._way(path, packed) for path in paths} == {"dense"} for packed in (False, True)
-        }
+        self._ways = {packed: {path: self._way(path, packed) for path in paths} for packed in (False, True)}
         basis = self._sampled_basis.detach().clone()
         self._prepared_for = basis, _sample(basis).contiguous(), self._geometry
         self._prepared_as: tuple | None = None
@@ -158,8 +156,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
-        if self._always_dense[getattr(input, "packed", False)] and self._prepared_for[-1] == self._geometry:
-            return self._convolve_dense(input)
+        x = as_features(input)
+        way = self._way_of(x)
+        if way == "dense" and self._prepared_for[-1] == self._geometry:
+            return self._convolve_dense(x)
         if not self._is_prepared():
             try:
                 self._factorise()
@@ -167,15 +167,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
                 warnings.warn(f"back to escnn's forward: {reason}", RuntimeWarning, stacklevel=2)
                 self._back_to_escnn(str(reason))
                 return self(input)
-        if self._takes_escnn(input) or torch_path.transformed():
-            return self._convolve_dense(input)
-        f, x = self._factors, as_features(input)
-        if not self._fits(x):
-            return self._convolve_dense(input)  # torch says what is wrong
-        weights = self.weights
-        way = self._way("native" if self._takes_native(x, weights, self.bias) else "torch", x.packed)
-        if way == "dense":
-            return self._convolve_dense(x)
+            way = self._way_of(x)
+        if way == "dense" or self._takes_escnn(input) or torch_path.transformed() or not self._fits(x):
+            return self._convolve_dense(x)  # torch says what does not fit
+        f, weights = self._factors, self.weights
         filters, coefficients, basis_out = self._float_constants()
         weights = weights.view(f.fields_out, f.fields_in, -1)
         if way == "native":
@@ -200,6 +195,12 @@ class FastR2Conv(_Fast, enn.R2Conv):
             padding=self.padding,
         )
         return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
+
+    def _way_of(self, x: Features) -> str:
+        ways = self._ways[x.packed]
+        if ways["torch"] == "dense" == ways.get("native", "dense"):
+            return "dense"
+        return ways["native" if self._takes_native(x, self.weights, self.bias) else "torch"]
 
     def _way(self, path: str, packed: bool) -> str:
         """The cheaper of a path and the dense convolution, by the rule of `factors.costs`.
