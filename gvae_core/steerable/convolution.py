@@ -34,7 +34,6 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._eval_keys = not self.training or "filter" in self._buffers  # a new escnn layer has eval mode's keys
         for name in ("filter", "expanded_bias"):
             self._buffers.pop(name, None)
-        self._expanded: tuple[tuple, Tensor, Tensor] | None = None
 
     def _factorise(self) -> None:
         factors = factorise(self)
@@ -51,6 +50,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._prepared_for = basis, _sample(basis).contiguous(), self._geometry
         self._prepared_as: tuple | None = None
         self._constants: tuple[tuple, tuple] | None = None
+        self._expanded: tuple[tuple, list[Tensor], tuple] | None = None
         self._float_constants()
 
     def train(self, mode: bool = True) -> FastR2Conv:
@@ -114,7 +114,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         """Whether the factors are those of the layer as it is now: its buffer may have been loaded or written.
 
         A basis that is another tensor, or was written to, is compared with the known one; and because a write through
-        ``.data`` leaves no trace, so are a thousand of its values in every call.
+        ``.data`` leaves no trace, so are some thousand of its values in every call.
         """
         known, sample, geometry = self._prepared_for
         if geometry != self._geometry:
@@ -197,6 +197,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         return Features(y if bias is None else y + bias.view(1, -1, 1, 1), self.out_type)
 
     def _way_of(self, x: Features) -> str:
+        """What this input takes: "native", "torch" or "dense"."""
         ways = self._ways[x.packed]
         if ways["torch"] == "dense" == ways.get("native", "dense"):
             return "dense"
@@ -256,8 +257,8 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
 
 def _sample(basis: Tensor) -> Tensor:
-    """At most 1024 values from all over the basis."""
-    return basis.detach().flatten()[:: basis.numel() // 1024 + 1]
+    """At most 4096 values from all over the basis."""
+    return basis.detach().flatten()[:: basis.numel() // 4096 + 1]
 
 
 def _identity(tensor: Tensor) -> tuple:
