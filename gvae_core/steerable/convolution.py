@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -17,7 +18,9 @@ from .features import Features, as_features
 from .layers import _Fast
 
 LAYOUT_COST = 64  # multiply-adds of a dense convolution in the time in which one value is packed or unpacked
-FEW_WINDOWS = 50_000  # values: up to so many in all windows, a plain matrix product ends before oneDNN has begun
+# Multiply-adds of dense convolutions without gradient, fits to 1,500 shapes on one and two threads with AVX-512:
+FEW = 7.5e6  # up to so many, and those of 64 more channels, a plain matrix product ends before oneDNN's convolution
+MANY = 2e6  # from so many on, a small batch between like types gains from a filter that is in oneDNN's order already
 
 
 class FastR2Conv(_Fast, enn.R2Conv):
@@ -50,7 +53,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._prepared_for = basis, _sample(basis).contiguous(), self._geometry
         self._prepared_as: tuple | None = None
         self._constants: tuple[tuple, tuple] | None = None
-        self._expanded: tuple[tuple, list[Tensor], tuple] | None = None
+        self._expanded: tuple[tuple, Tensor, Tensor | None, tuple] | None = None
         self._float_constants()
 
     def train(self, mode: bool = True) -> FastR2Conv:
@@ -74,9 +77,13 @@ class FastR2Conv(_Fast, enn.R2Conv):
         """The bias of every channel, [C_out]."""
         return None if self.bias is None else self.bias_expansion @ self.bias
 
-    def _dense(self) -> tuple[Tensor, Tensor | None]:
-        """``filter`` and ``expanded_bias``."""
-        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias))
+    def __deepcopy__(self, memo: dict) -> FastR2Conv:
+        self._expanded = None  # is made again; a filter in oneDNN's order cannot be copied
+        return super().__deepcopy__(memo)
+
+    def _dense(self) -> tuple[Tensor, Tensor | None, dict[torch.Size, Tensor]]:
+        """``filter``, ``expanded_bias``, and where the filter is kept in oneDNN's order for inputs of one shape."""
+        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias, {}))
 
     def _dense_filter(self) -> Tensor:
         f, basis = self._factors, self._sampled_basis
@@ -142,17 +149,19 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _kept(self, way: str, expand: Callable[[], tuple]) -> tuple:
         """What the weights and the bias expand to; kept between calls where nothing can differentiate it."""
-        if (
-            torch.is_grad_enabled()
-            or not torch_path.eager()
-            or self.weights.device.type != "cpu"  # a comparison would wait for the device
-        ):
+        weights, bias = self.weights, self.bias
+        if torch.is_grad_enabled() or not weights.is_cpu or not torch_path.eager():  # elsewhere a comparison would wait
             return expand()
-        sources, kept = [self.weights] if self.bias is None else [self.weights, self.bias], self._expanded
-        key = (way, *_identity(self._sampled_basis), *(source.dtype for source in sources))
-        if kept is None or kept[0] != key or not all(map(torch.equal, kept[1], sources)):
-            kept = self._expanded = key, [source.detach().clone() for source in sources], expand()
-        return kept[2]
+        key, kept = (way, *_identity(self._sampled_basis), weights.dtype), self._expanded
+        if (
+            kept is None
+            or kept[0] != key
+            or not torch.equal(kept[1], weights)
+            or not (bias is None or torch.equal(kept[2], bias))
+        ):
+            copies = weights.detach().clone(), None if bias is None else bias.detach().clone()
+            kept = self._expanded = key, *copies, expand()
+        return kept[3]
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
@@ -219,31 +228,37 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _fits(self, x: Features) -> bool:
         """Whether the kernel fits into the padded map, and the input's dtype to the weights'."""
-        pad = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
-        large = all(side > 0 and side + 2 * p >= self.kernel_size for side, p in zip(x.grid[1:], pad))
+        sides = zip(x.grid[1:], _pair(self.padding))
+        large = all(side > 0 and side + 2 * p >= self.kernel_size for side, p in sides)
         return large and (x.raw.dtype == self.weights.dtype or torch.is_autocast_enabled(x.raw.device.type))
 
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
-        x, (filter, bias) = input.tensor, self._dense()
-        if self._is_small(x, filter):
+        x, dense = input.tensor, self._dense()
+        filter, bias, reordered = dense
+        # what is kept belongs to calls that nothing differentiates or traces
+        kept = torch_path.eager() and self._expanded is not None and dense is self._expanded[-1]
+        way = self._dense_way(x, filter) if kept else "conv2d"
+        if way == "product":
             y = torch._C._nn.thnn_conv2d(x, filter, [self.kernel_size] * 2, bias, self.stride, self.padding)
+        elif way == "reordered":
+            settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
+            if x.shape not in reordered:
+                reordered.clear()
+                reordered[x.shape] = torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(x.shape))
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            y = convolve(x, reordered[x.shape], bias, *settings, "none", [], "").contiguous()
         else:
             y = F.conv2d(x, filter, bias, self.stride, self.padding)
         return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
 
-    def _is_small(self, x: Tensor, filter: Tensor) -> bool:
-        """Whether torch's other convolution, a matrix product, is faster: measured for batches from 4, kernels to 5."""
-        return (
-            x.numel() * (self.kernel_size / self.stride) ** 2 <= FEW_WINDOWS
-            and not torch.is_grad_enabled()
-            and x.ndim == 4
-            and len(x) >= 4
-            and self.kernel_size <= 5
-            and native.readable(x, filter)
-            and torch_path.eager()
-            and not torch.is_autocast_enabled("cpu")
-        )
+    def _dense_way(self, x: Tensor, filter: Tensor) -> str:
+        """The fastest of torch's convolutions for an input, or "conv2d", which says what does not fit."""
+        if torch.is_autocast_enabled("cpu") or not native.readable(x, filter):
+            return "conv2d"
+        way = _fastest_dense(x.shape, filter.shape, self.stride, self.padding)
+        usable = way != "reordered" or (x.is_contiguous() and torch._C._get_mkldnn_enabled())
+        return way if usable else "conv2d"
 
     def _back_to_escnn(self, reason: str) -> None:
         filter, bias = self.filter.detach(), self.expanded_bias
@@ -254,6 +269,27 @@ class FastR2Conv(_Fast, enn.R2Conv):
                 self.expanded_bias = None
             else:
                 self.register_buffer("expanded_bias", bias.detach())
+
+
+@functools.lru_cache(256)
+def _fastest_dense(x: torch.Size, filter: torch.Size, stride: int, padding: int | tuple[int, int]) -> str:
+    """The fastest without gradient: "product", a matrix product; "reordered", oneDNN's convolution with the filter in
+    its order already; or "conv2d"."""
+    channels_out, channels, k, _ = filter
+    if len(x) != 4 or x[1] != channels:
+        return "conv2d"
+    height, width = ((side + 2 * p - k) // stride + 1 for side, p in zip(x[2:], _pair(padding)))
+    windows = x[0] * height * width * channels * k * k
+    if min(x[0], height, width) < 1:
+        return "conv2d"
+    if k == 1 or stride**2 * windows * (channels_out + 64) <= FEW:
+        return "product"
+    like = 16 <= channels < 2 * channels_out < 4 * channels
+    return "reordered" if like and x[0] <= 10 and windows * channels_out >= MANY else "conv2d"
+
+
+def _pair(value: int | tuple[int, int]) -> list[int]:
+    return [value] * 2 if isinstance(value, int) else list(value)
 
 
 def _sample(basis: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvae_core.steerable import explain, native, path_in_use
+from gvae_core.steerable.convolution import FastR2Conv
 from gvae_core.steerable.factors import factorise
 
 
@@ -172,23 +173,33 @@ def test_reflections():
 
 
 @pytest.mark.usefixtures("chosen")
-@pytest.mark.parametrize("kernel, stride, padding, bias", [(3, 1, 0, True), (5, 2, 3, False), (1, 1, 0, True)])
-def test_few_small_images_without_gradient(kernel, stride, padding, bias, monkeypatch):
-    """Torch has a second convolution, which is faster on them; under autocast it would stay in float32."""
-    used, convolve = [], torch._C._nn.thnn_conv2d
-    monkeypatch.setattr(torch._C._nn, "thnn_conv2d", lambda *a: (used.append(1), convolve(*a))[1])
-    fields = so2_fields(2, 3)
+@pytest.mark.parametrize("kernel, stride, padding, bias", [(3, 1, 0, True), (5, 2, (3, 2), False), (1, 1, 0, True)])
+def test_dense_without_gradient(kernel, stride, padding, bias, monkeypatch):
+    """Torch has other convolutions, faster on few small images; under autocast they would stay in float32."""
+    ways, dense_way = [], FastR2Conv._dense_way
+    monkeypatch.setattr(FastR2Conv, "_dense_way", lambda *a: (ways.append(dense_way(*a)), ways[-1])[1])
+    fields = so2_fields(2, 4)
     fast, stock = pair(enn.R2Conv(fields, fields, kernel, stride=stride, padding=padding, bias=bias), "native")
     fast.eval(), stock.eval()
-    for batch, side, small in ((4, 9, True), (6, 7, True), (1, 9, False), (10, 29, False)):
+    for batch, side, way in ((1, 9, "product"), (10, 29, "reordered"), (11, 29, "conv2d")):
         x = enn.GeometricTensor(torch.randn(batch, fields.size, side, side), fields)
         with torch.no_grad():
             expected = stock(x).tensor
-            assert error(fast(x).tensor, expected) <= 1e-5 and bool(used) == small
-            used.clear()
+            assert error(y := fast(x).tensor, expected) <= 1e-5 and y.is_contiguous()
+            assert ways == ["product" if kernel == 1 else way]
+            assert error(copy.deepcopy(fast)(x).tensor, expected) <= 1e-5
+            last_channels = x.tensor.contiguous(memory_format=torch.channels_last)
+            assert error(fast(enn.GeometricTensor(last_channels, fields)).tensor, expected) <= 1e-5
+            for layer in fast, stock:
+                layer.weights.data.neg_()
+            expected = stock.train().eval()(x).tensor  # its filter is made anew
+            assert error(fast(x).tensor, expected) <= 1e-5
             with torch.autocast("cpu", torch.bfloat16):
-                assert fast(x).tensor.dtype == torch.bfloat16
-        assert error(fast(x).tensor, expected) <= 1e-5 and not used
+                assert fast(x).tensor.dtype == torch.bfloat16 and ways[-1] == "conv2d"
+        ways.clear()
+        assert error(fast(x).tensor, expected) <= 1e-5 and not ways
+    with torch.no_grad(), pytest.raises(RuntimeError, match="input"):
+        fast(enn.GeometricTensor(torch.randn(2, fields.size, 0, 0), fields))
 
 
 def test_initial_values_are_escnns():
