@@ -169,11 +169,12 @@ for name, errors in by_angle_trained.items():
 # %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
-# - On a centred grid the error under quarter turns is rounding, in every layer, before and after training.
-# - The papers' grid is only as good as its padding; they do not mention the point.
+# - On a centred grid the error under quarter turns is rounding, in every layer before training, in the output after it.
+# - The papers' grid is only as good as its padding; they do not mention the point. Between quarter turns the padding is
+#   no help. (Curves of centred grids may lie on each other.)
 # - Between quarter turns the G-CNN is approximately invariant, better than the CNN (the numbers at 45° above), but not exact.
 # - The *isotropic layout* of other notebooks (`models.LAYOUTS`) has odd kernels, a wide one first, blurs before it leaves
 #   out pixels, and sets features outside a disc to zero, so that the square frame of the image is not seen. Notebook 02
 #   shows what that gives in accuracy.
-# - An autoencoder learns to use even that little, because it has to redraw the slant. What it can use repeats every
+# - An autoencoder learns to use even that little, probably because it has to redraw the slant. What it can use repeats every
 #   quarter turn, so averaging over two turned copies of the input (`frames`) cancels most of it: notebook 05.

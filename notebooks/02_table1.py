@@ -129,10 +129,11 @@ figures.save(figure, "table1_examples", **stamp);
 # - The G-CNN keeps most of its accuracy at every angle: the tables under the figures say how much, most on the isotropic
 #   grid, least with the paper's kernels (the pixel grid of notebook 01). The CNN's falls towards chance, with a bump at
 #   180° where 0, 1 and 8 look alike.
-# - The CNN's losses are the paper's, with the second softmax; the G-CNN's are higher, at full size, too. With the
+# - At full size the CNN's losses are near the paper's, with the second softmax; the G-CNN's are higher. With the
 #   second softmax a wrong but certain answer has almost no gradient, so a short training needs a high learning rate.
 # - `quick` is not the paper's training: the first table says how many digits and epochs, and the G-CNN has the
 #   `isotropic` layout of notebook 01. The paper's kernel 4 has a single ring of filters, and learns far more slowly.
 # - At full size, kernels 4, 4, 4 stay far below the paper's accuracy after its 50 epochs; with kernel 9 in the *first*
-#   layer and all else the same the G-CNN learns several times faster and comes to what the paper has. With frequency 5
+#   layer and all else the same the G-CNN learns faster and comes to what the paper has; its grid is off-centre, so it loses
+#   three points at a half turn. With frequency 5
 #   the number of parameters hardly depends on the first kernel, so the paper's table does not tell them apart.

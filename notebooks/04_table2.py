@@ -109,15 +109,15 @@ Markdown(tables.same_cells(profiles.full_size_results("two_frames"), full_size))
 # %% [markdown]
 # ## What it shows, and where it differs from the papers
 #
-# - The lists above count in how many pairs of cells our order is the papers': the loss falls with d, and rises with β:
-#   the KL is charged, and a dearer code draws worse.
+# - The lists above count the pairs of cells in which our order is the papers'. The loss falls with d. It rises with β: the
+#   KL then costs more, and the code may tell less.
 # - For β ≤ 1 the weight per image is at most 0.01 against a squared error of hundreds: the KL is free, and the
 #   papers' first three columns are repetitions of one experiment. Their cell (0.01, 10) of the S-GVAE, 48.27k, is out
 #   of line with its neighbours, ours is not (the last line of the list), from whichever seed (the table above). That
 #   speaks for one bad run of theirs.
 # - The level differs (the deviations above), the pattern does not. Why, we do not know: the write-ups leave much of the
 #   networks and of the training open.
-# - The S-GVAE's loss is above the S-VAE's, as in the papers: its code does not hold the slant of a digit.
+# - The S-GVAE's loss is above the S-VAE's, as in the papers: its code holds little of the slant of a digit.
 # - With two frames in the isotropic layout the S-GVAE draws better after as many epochs, with fewer parameters (the last
 #   table; one training each), though not as well as the S-VAE, which draws the slant, too.
 # - No full-size number above is one after 50 epochs unless its row says so: the table says which epochs each cell had.

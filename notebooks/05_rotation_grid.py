@@ -182,5 +182,6 @@ Markdown(tables.drift(profiles.full_size_models()))
 # - Its code does not see a quarter turn, up to rounding; between them it drifts, because of the pixel grid (notebook
 #   01). The tables above say how far, for each model, beside the angle between different digits. The average over two
 #   turned copies of the input (`frames`) keeps the drift smallest at the papers' size.
-# - As in the papers, the price is sharpness: the S-VAE's upright digits are crisper than the S-GVAE's. Whether they can
+# - As in the papers, the price is sharpness: what the S-VAE draws of upright digits is crisper (at 0° above; in
+#   `quick` its code is longer, too, and its network larger). Whether they can
 #   still be read, and which suffer most, is notebook 06.

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 6 · Are 6s just rotated 9s?
 #
-# **The question:** a 6 turned by 180° is nearly a 9; does a code that ignores rotation mix them up?
+# **The question:** a 6 turned by 180° looks like a 9; does a code that ignores rotation mix them up?
 # **The answer:** hardly ever. Probably how the tail bends and how large the loop is keep them apart.
 #
 # The tiny paper asks this, and has a classifier, here called the *judge*, read the reconstructions (its Table 1).
@@ -77,7 +77,7 @@ nearest = torch.cdist(upside_down.flatten(1), known.flatten(1)).argmin(1)
 figure = figures.image_rows({"6 turned by 180°": upside_down[:12], "nearest digit": known[nearest][:12]})
 figures.save(figure, "turned_sixes", **stamp)
 counts = torch.bincount(known_labels[nearest], minlength=10).tolist()
-print(f"nearest to the {len(nearest)} turned 6s:", ", ".join(f"{n} {digit}s" for digit, n in enumerate(counts) if n))
+print(f"nearest to the {len(nearest)} turned 6s:", ", ".join(f"{n} {digit}s" for digit, n in enumerate(counts)))
 
 # %% [markdown]
 # ## What the models make of them
@@ -175,13 +175,14 @@ Markdown(tables.save(tables.searches(found), "search_by_code", numbers=tables.me
 # %% [markdown]
 # ## What it shows, and where it differs from the paper
 #
-# - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6 (the line above says how many); but
-#   the S-GVAE's reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes of a 6 and a 9 lie nearer
-#   to each other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the same.
-# - What the small S-GVAE of the `quick` profile does lose is sharpness, of turned digits as of upright ones: a search
-#   by code, without the decoder, finds more of both than the judge can read. Its 9s suffer most, and most of those lost are
-#   read as 4s, whose top is open (the matrix above); in the tiny paper, too, 9s fare worst.
-# - At the papers' size the table compares one frame with two (`SteerableEncoder`): with two, turned digits, 6s and 9s
-#   among them, are read almost as well as upright ones.
+# - 6s are not just rotated 9s. In pixels hardly any 6 turned by 180° is nearest to a 6 (the line under the first figure
+#   counts them). But the S-GVAE's reconstructions of turned 6s are hardly ever read as 9s, nor those of 9s as 6s. The codes
+#   of a 6 and a 9 lie nearer to each other than those of a 6 and a 2, and farther apart than two of a kind: alike, not the
+#   same.
+# - What the small S-GVAE of the `quick` profile does lose is sharpness, of turned digits as of upright ones: a search by
+#   code, without the decoder, finds more digits than the judge can read. Which digits suffer, and what they are taken for,
+#   says the matrix above.
+# - At the papers' size the table compares one frame with two (`SteerableEncoder`; the two networks also differ in their
+#   widths, decoder and batch size): with two, turned digits, 6s and 9s among them, are read almost as well as upright ones.
 # - For the S-VAE a turned digit is another digit: the angles between the codes of turned digits are those of any two
 #   digits, and neither judge nor search recovers them.

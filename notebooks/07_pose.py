@@ -18,8 +18,8 @@
 # # 7 · Digits that were never upright: what is it, and how is it turned?
 #
 # **The question:** trained on digits of which none was ever upright, can a model say what a digit is, and, apart from that,
-# how it is turned? **The answer:** yes, once it has a *pose*, an angle beside the code. Models without one draw blurs, or
-# take the same digit at two angles for two things.
+# how it is turned? **The answer:** yes, once it has a *pose*, an angle beside the code. Models without one lose the
+# angle, or take the same digit at two angles for two things.
 #
 # The papers train on upright digits. Galaxies, cells and particles have no upright, so here every training digit is turned
 # once by its own random angle. **You will see** one orientation for all digits, found without labels; the angles that the
@@ -84,7 +84,7 @@ figures.save(figures.contact_sheets(sheets), "common_orientation", **stamp);
 # The encoder gives invariants, from which the content's code is read, and vectors that turn with the image, from which the
 # pose is read. The decoder draws the digit in one orientation; turned by the pose it is compared with the digit as it came.
 # While it trains, the pose is pulled towards the angle found as above. Beside it, on the same digits: the S-VAE, and a CNN
-# that learns the labels, the ceiling. The profiles smoke and paper have also the S-GVAE without a pose, and the
+# that learns from all labels, for comparison. The profiles smoke and paper have also the S-GVAE without a pose, and the
 # *spatial-VAE* (Bepler et al., 2019), which has a pose, but one that an MLP has to learn: nothing makes it turn with the
 # image.
 
@@ -139,8 +139,8 @@ figures.save(figures.contact_sheets(sheets), "same_way_up", **stamp);
 # Codes of turned test digits: ten clusters found without labels, named as well as possible (*right*) or each by its
 # commonest digit (*purity*); and the commonest label among the five nearest training codes. The training digits are turned,
 # too. Pixels are codes of themselves (the mixture takes 32 principal components of them); the CNN has no code, it says the
-# label, and has learnt from all labels there are. The angles, as seen from the origin, are those between the codes of a
-# digit and of the same turned, of two of one digit, and of two digits.
+# label, and has learnt from all labels there are. The last columns are angles between two codes: of a digit and of the
+# same digit turned, of two digits of one class, and of any two digits.
 
 # %%
 pixels = code_numbers(lambda images: images.flatten(1), splits.test, splits.train)
@@ -231,5 +231,5 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel"
 # - An S-GVAE without a pose has nowhere to put the rotation: its code cannot hold it. So its clusters and neighbours are far
 #   worse (the table at the papers' size). The S-VAE keeps the rotation in the code, and the same digit at two angles is two
 #   things.
-# - Nobody says what upright is. The digits of a class agree on an orientation as far as R in class says; those that look
-#   the same after a half turn agree least.
+# - Nobody says what upright is. The digits of a class agree on an orientation as far as R in class says.
+# - The arcs are the model's own estimate, and a little too narrow: the table says in how many cases they hold the angle.

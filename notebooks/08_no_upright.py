@@ -231,8 +231,8 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB, works without a kernel"
 # %% [markdown]
 # ## What it shows, and what to mind
 #
-# - The nearest to an edge-on galaxy are edge-on galaxies at other angles; to a spiral seen from above, others seen from
-#   above. In grey, that is. With `colour=True` the colour takes part, and often decides.
+# - Most of the nearest to an edge-on galaxy are long and thin, at other angles; most of the nearest to a spiral seen from
+#   above are round. In grey, that is. With `colour=True` the colour takes part, and often decides.
 # - A short training draws blurs. The search needs no sharp drawings; `profile="paper"` trains eight times as long.
 # - An edge-on galaxy looks alike after half a turn, and a round one after any, so their angle is not one number. The
 #   second value of `embedding.poses`, the spread, says how sure an angle is: 90 % of the probability lies within so many

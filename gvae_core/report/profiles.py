@@ -201,7 +201,7 @@ def short_schedule(source: str, seed: int = 0) -> list[RunSpec]:
 
 def born_rotated(profile: str, source: str, seed: int = 0) -> dict[str, RunSpec]:
     """Trained on digits that were never upright: the S-GVAE with a pose, the S-GVAE and the S-VAE without one, the
-    spatial-VAE, and with their labels a CNN, the ceiling. Quick has neither the S-GVAE without a pose nor the spatial-VAE."""
+    spatial-VAE, and with their labels a CNN. Quick has neither the S-GVAE without a pose nor the spatial-VAE."""
     train, test, batch, epochs, svae_epochs = _BORN_ROTATED[profile]
     source = resolve_source(source)
     digits = dict(

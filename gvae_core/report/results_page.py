@@ -110,8 +110,12 @@ def _profile(folder: Path) -> dict:
         sources = {result.spec.source for result in results[table][:1]}
         asked = {spec.key for source in sources for spec in TABLES[table](profile, source, 0)}
         again = "computes the rest" if asked - done else "computes them"
-        hours = _hours_left(results[table])
-        wait = f" To end what is begun, one run after another as fast as so far, takes {hours}." if begun else ""
+        first, further = (
+            _hours_left([r for r in results[table] if (r.spec.key in asked) == own]) for own in (True, False)
+        )
+        parts = [first, f"the further seeds that are begun take {further}" if further else ""]
+        hours = "; ".join(filter(None, parts))
+        wait = f" To end what is begun, one run after another as fast as so far: {hours}." if begun and hours else ""
         return (
             f"{len(done & asked)} of {len(asked)} networks are trained to their last epoch, {len(begun & asked)} in"
             f" part. `uv run gvae run {table} --profile {profile}` {again}; `--seeds 0-4` adds seeds.{wait}"

@@ -10,13 +10,13 @@ if TYPE_CHECKING:  # which load torch: the index of a report needs only the sent
 
 # Figures that are committed, by their name without `_full_size`, with the sentence under each.
 FIGURES = {
-    "accuracy_by_angle": "Accuracy over the angle of the test digits: the G-CNNs keep theirs at quarter turns, the CNNs do not.",
+    "accuracy_by_angle": "Accuracy over the angle of the test digits: the G-CNNs on centred grids keep theirs at quarter turns, the CNNs do not.",
     "table2": "Table 2 as heat maps, ours beside the papers'.",
     "figure1": "Rotated digits above; the S-GVAE draws upright digits, most of them the right ones; the S-VAE does not.",
     "full_turn_2": "One digit through the full turn, and what the two models make of it.",
     "six_and_nine": "Rotated 6s and 9s, and what the models make of them.",
     "common_orientation": "Digits as they came, and turned back by angles computed from the images alone.",
-    "angles_found": "Angles found on turned test digits, less the orientation of their class, against those they were turned by.",
+    "angles_found": "Angles found on turned test digits, less the orientation of their class, against those they were turned by (grey line: equal). The digits of a class differ in slant, so the band is wide.",
     "same_way_up": "Test digits turned at random; turned back by the pose that the model found; drawn by the model, as they came.",
     "latent_drift": "How far the code moves while a digit turns; dotted, the angle between different digits.",
     "latent_spaces": "Codes by digit: the S-GVAE's sphere, d = 3, and a Gaussian VAE's plane, d = 2.",
