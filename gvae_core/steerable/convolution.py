@@ -243,11 +243,12 @@ class FastR2Conv(_Fast, enn.R2Conv):
             y = torch._C._nn.thnn_conv2d(x, filter, [self.kernel_size] * 2, bias, self.stride, self.padding)
         elif way == "reordered":
             settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
-            if x.shape not in reordered:
+            own = reordered.get(x.shape)
+            if own is None:
+                own = torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(x.shape))
                 reordered.clear()
-                reordered[x.shape] = torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(x.shape))
-            convolve = torch.ops.mkldnn._convolution_pointwise
-            y = convolve(x, reordered[x.shape], bias, *settings, "none", [], "").contiguous()
+                reordered[x.shape] = own
+            y = torch.ops.mkldnn._convolution_pointwise(x, own, bias, *settings, "none", [], "").contiguous()
         else:
             y = F.conv2d(x, filter, bias, self.stride, self.padding)
         return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
