@@ -150,9 +150,15 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _kept(self, way: str, expand: Callable[[], tuple]) -> tuple:
         """What the weights and the bias expand to; kept between calls where nothing can differentiate it."""
         weights, bias = self.weights, self.bias
-        if torch.is_grad_enabled() or not weights.is_cpu or not torch_path.eager():  # elsewhere a comparison would wait
+        if (
+            torch.is_grad_enabled()
+            or not torch_path.eager()
+            or not weights.is_cpu  # a comparison would wait for the device
+            or torch.is_autocast_enabled("cpu")  # what it expands to has another dtype
+        ):
             return expand()
-        key, kept = (way, *_identity(self._sampled_basis), weights.dtype), self._expanded
+        key = way, *_identity(self._sampled_basis), weights.dtype, None if bias is None else bias.dtype
+        kept = self._expanded
         if (
             kept is None
             or kept[0] != key
@@ -236,7 +242,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         """escnn's own convolution, with the weights as they are now."""
         x, dense = input.tensor, self._dense()
         filter, bias, reordered = dense
-        # what is kept belongs to calls that nothing differentiates or traces
+        # what is kept belongs to calls that nothing differentiates, traces or casts
         kept = torch_path.eager() and self._expanded is not None and dense is self._expanded[-1]
         way = self._dense_way(x, filter) if kept else "conv2d"
         if way == "product":
@@ -255,7 +261,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _dense_way(self, x: Tensor, filter: Tensor) -> str:
         """The fastest of torch's convolutions for an input, or "conv2d", which says what does not fit."""
-        if torch.is_autocast_enabled("cpu") or not native.readable(x, filter):
+        if not native.readable(x, filter):
             return "conv2d"
         way = _fastest_dense(x.shape, filter.shape, self.stride, self.padding)
         usable = way != "reordered" or (x.is_contiguous() and torch._C._get_mkldnn_enabled())
