@@ -313,7 +313,9 @@ def _fit(args: argparse.Namespace) -> int:
         _expect_writable(args.out, args.images)
         images = _own_images(args, size=args.size, channels=args.channels)
         with suppress(ValueError, FileNotFoundError):  # nothing, or another model's
-            if load_metadata(args.out).get("embedding", {}).get("key") == embedding.key(images):
+            known = load_metadata(args.out).get("embedding", {})
+            same_scale = known.get("scale") == (images.scale and list(images.scale))  # the key is of the scaled bytes
+            if known.get("key") == embedding.key(images) and same_scale:
                 print(f"{args.out} is this model already")
                 return 0
         embedding.fit(images, save_to=args.out)
@@ -350,7 +352,7 @@ def _embed(args: argparse.Namespace) -> int:
             with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 table = csv.writer(file)
                 said = ["angle", "spread", "handedness"][: 2 + model.model_.handed]
-                table.writerow(["name", "label", *said, *(f"z{i + 1}" for i in range(model.latent_dim))])
+                table.writerow(["name", "label", *said, *(f"z{i + 1}" for i in range(model.model_.latent_dim))])
                 for index, (code, *others) in enumerate(tqdm(rows, "embed", len(images), mininterval=1.0)):
                     numbers = (f"{number:.6g}" for number in (*others, *code))
                     table.writerow([images.names[index], images.class_of(index), *numbers])

@@ -27,7 +27,7 @@ from .devices import repeatable, resolve_device
 from .files import cache_folder, user_path
 from .images import SIZES, ImageSet, as_floats
 from .metrics import BATCH
-from .models import ImageFormat, PoseVAE, load_model, reading, save_model, sgvae
+from .models import ImageFormat, PoseVAE, evaluating, load_model, reading, save_model, sgvae
 from .models.arguments import check_number, check_whole, plain
 from .models.autoencoders import degrees, hands
 from .rotation import mirrored
@@ -53,7 +53,7 @@ _MEASURED = 2_000  # images whose background and spread stand for all
 _SYNCHRONISED = 5_000  # images that are compared with each other; the cost grows with the square
 _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()  # threads share a model, its mode and its frames
 _VERSION = 2  # raised by hand when the same images and parameters would give another model
 
 Numbers = tuple[np.ndarray, ...]  # codes [N, d], angles and spread [N] in degrees, with reflections hands [N], 1 or -1
@@ -244,7 +244,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         device = next(self.model_.parameters()).device
         many = max(1, BATCH * SIZES[0] ** 2 // self.model_.images.size**2)  # so that memory is that of digits
         for batch in _checked(images).split(many):
-            with reading(self.model_, self.frames):
+            with _ONE_AT_A_TIME, evaluating(self.model_), reading(self.model_, self.frames):
                 found = function(self.model_, as_floats(batch.to(device)))
             yield found
 
@@ -362,7 +362,7 @@ def numbers_on_cluster(path: Path, images: ImageSet, scheduler: str, frames: int
 
 
 def _on_worker(model: bytes, pixels: np.ndarray, frames: int) -> list[Numbers]:
-    with _ONE_AT_A_TIME:  # the threads of a worker share the model, and its frames
+    with _ONE_AT_A_TIME:
         return list(_of_bytes(model).set_params(frames=frames).numbers(pixels))
 
 

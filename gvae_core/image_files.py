@@ -59,9 +59,11 @@ def _read_picture(file: Path) -> np.ndarray:
             both = both.reshape(*both.shape[:2], -1, 2).astype(np.uint16)
             image = both[..., 0] * 256 + both[..., 1]
             return image if image.shape[2] == 3 else _on_white(image)
-        if picture.mode in ("1", "L", "RGB", "I", "F") or picture.mode.startswith("I;16"):
+        see_through = picture.mode in ("1", "L", "RGB") and "transparency" in picture.info  # one value is
+        if not see_through and (picture.mode in ("1", "L", "RGB", "I", "F") or picture.mode.startswith("I;16")):
             return np.asarray(picture)
-        return _on_white(np.asarray(picture if picture.mode == "LA" else picture.convert("RGBA")))  # palettes and rarer
+        alpha = "LA" if picture.mode in ("1", "L", "LA") else "RGBA"  # palettes and rarer
+        return _on_white(np.asarray(picture.convert(alpha)))
 
 
 def _read_as(file: Path, raw: str) -> np.ndarray:

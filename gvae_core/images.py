@@ -31,7 +31,7 @@ SIZES = (28, 128)  # between these lies the size that is chosen where none is as
 _SAMPLE = 256  # images that size, channels and scale are found from
 _AHEAD = 4  # images that are read ahead, per thread
 _LUMINANCE = (0.2125, 0.7154, 0.0721)  # ITU-R BT.709, as in skimage.color.rgb2gray
-_VERSION = 2  # raised by hand when the same files would give other bytes
+_VERSION = 3  # raised by hand when the same files would give other bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,7 +363,9 @@ def _convert(
         found = f"{len(kept)} of {count} ({reasons})" if unreadable else "one"
         raise ValueError(f"{path}: expected at least two images, found {found}")
     pixels.flush()
-    classes, codes = ([], None) if labels is None else np.unique(np.asarray(labels)[kept], return_inverse=True)
+    if labels is not None and (labels := np.asarray(labels)).dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    classes, codes = ([], None) if labels is None else np.unique(labels[kept], return_inverse=True)
     about = {
         "names": None if names is None and len(kept) == count else [name_of(index) for index in kept],
         "labels": None if codes is None else codes.tolist(),
@@ -415,6 +417,8 @@ def _as_asked(
     if scale is None and 2 * len(wide) > len(sample):
         found = [found for _, found in _each(values, wide) if not isinstance(found, str)]
         scale = tuple(np.percentile(torch.cat(found).numpy(), PERCENTILES).tolist())
+        if not scale[0] < scale[1]:  # few bright pixels on an even ground
+            scale = min(map(torch.min, found)).item(), max(map(torch.max, found)).item()
         if not scale[0] < scale[1]:
             raise ValueError(f"{path}: expected images that are not constant, got {scale[0]:g} in all of them")
     return size, channels, scale

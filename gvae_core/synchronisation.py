@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
 from .rotation import in_disc, rotate, wrapped
@@ -57,7 +57,13 @@ def _refined(images: Tensor, guess: Tensor) -> Tensor:
     half = sparse.coo_matrix((weights * np.exp(1j * radians), (row, column)), (count, count)).tocsr()
     connection = (half + half.conj().T) / 2
     scale = sparse.diags(1 / np.sqrt(np.maximum(abs(connection).sum(axis=1).A1, 1e-12)))
-    _, vector = eigsh(scale @ connection @ scale, k=1, which="LA", v0=np.ones(count, dtype=complex))
+    matrix, ones = scale @ connection @ scale, np.ones(count, dtype=complex)
+    try:
+        _, vector = eigsh(matrix, k=1, which="LA", v0=ones)
+    except ArpackError:  # nothing is alike, or all is from any side: many vectors are as good
+        vector = ones[:, None]
+        if matrix.count_nonzero():
+            _, vector = eigsh(matrix, k=1, which="LA", v0=ones, ncv=min(count - 1, 100), tol=1e-4)
     correction = np.rad2deg(np.angle(vector[:, 0]))
     return wrapped(guess - torch.from_numpy(correction).float())
 

@@ -1,5 +1,6 @@
 """Codes, angles and canonical views of images that were never upright, from Python and from the command line."""
 
+import copy
 import csv
 import os
 import signal
@@ -275,6 +276,30 @@ def folder(images, tmp_path):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{index:02}.png")
     return tmp_path / "own"
+
+
+def test_threads_and_a_model_in_train_mode_read_the_same_codes(fitted, images):
+    framed = copy.deepcopy(fitted).set_params(frames=3)
+    expected, counts = framed.transform(images), 8 * [40, 7, 30, 12]
+    framed.model_.train()
+    before = copy.deepcopy(framed.model_.state_dict())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda count: framed.transform(images[:count]), counts))
+    assert all(np.abs(codes - expected[: len(codes)]).max() < 1e-4 for codes in found)
+    assert [len(codes) for codes in found] == counts and framed.model_.training
+    assert all(torch.equal(value, before[name]) for name, value in framed.model_.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_model_of_another_scale_is_not_this_model(images, tmp_path, tiny_default, capsys):
+    wide = images[:, 0].numpy().astype(np.uint16)
+    for factor in (16, 64):  # the same bytes, once scaled
+        np.save(tmp_path / f"{factor}.npy", wide * factor)
+        command = ["fit", str(tmp_path / f"{factor}.npy"), "--out", str(tmp_path / "m.safetensors"), "--epochs", "1"]
+        assert main([*command, "--latent-dim", "3", "--device", "cpu"]) == 0
+        assert "is this model already" not in capsys.readouterr().out
+        scale = RotationAgnosticEmbedding.load(tmp_path / "m.safetensors").scale_
+        assert scale == load_images(tmp_path / f"{factor}.npy").scale
 
 
 @pytest.mark.slow

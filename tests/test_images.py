@@ -69,6 +69,31 @@ def test_a_changed_file_is_seen(folder):
     assert len(load_images(folder)) == 5
 
 
+def test_few_bright_pixels_set_the_scale(tmp_path):
+    images = np.full((40, 64, 64), 7, np.uint16)
+    images[range(40), range(40), 5] = 1000
+    np.save(tmp_path / "sparse.npy", images)
+    loaded = load_images(tmp_path / "sparse.npy")
+    assert loaded.scale == (7, 1000) and loaded.pixels.max() == 255 and loaded.pixels.min() == 0
+
+
+def test_a_colour_that_is_transparent_is_white(tmp_path):
+    for mode, black in (("L", 0), ("RGB", (0, 0, 0))):
+        picture = Image.new(mode, (30, 30), "gray")
+        picture.putpixel((0, 0), black)
+        picture.save(tmp_path / f"{mode}.png", transparency=black)
+        values = read_file(tmp_path / f"{mode}.png")
+        assert (np.atleast_1d(values[0, 0]) == 255).all() and (np.atleast_1d(values[9, 9]) == 128).all()
+
+
+def test_labels_of_bytes_are_text(tmp_path):
+    labels = np.array(["Zoë".encode(), b"dog"] * 5)
+    np.savez(
+        tmp_path / "set.npz", images=np.random.default_rng(0).integers(0, 255, (10, 28, 28), np.uint8), labels=labels
+    )
+    assert load_images(tmp_path / "set.npz").classes == ["Zoë", "dog"]
+
+
 @pytest.mark.slow
 def test_a_killed_load_leaves_nothing_that_counts(folder, cache):
     code = "import os; from gvae_core import images; images.json.dumps = lambda _: os._exit(9); images.load_images"

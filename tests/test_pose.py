@@ -242,3 +242,12 @@ def test_coverage_counts_arcs_that_hold_the_angle():
     found = wrapped(true + 77 + 20 * (torch.arange(500) % 2) - 10)  # 10 degrees off either way
     assert metrics.coverage(found, torch.full((500,), 11.0), true) == 1
     assert metrics.coverage(found, torch.full((500,), 9.0), true) == 0
+
+
+def test_images_without_an_angle_get_some_angle():
+    """Discs and black images: the eigenvector is any of many, and the solver finds none by itself."""
+    generator = torch.Generator().manual_seed(0)
+    radius = 5 + 6 * torch.rand(300, 1, 1, 1, generator=generator)
+    discs = (radius - torch.cartesian_prod(*2 * [torch.arange(32) - 15.5]).norm(dim=1).view(32, 32)).clamp(0, 1)
+    for images in discs, torch.zeros(30, 1, 32, 32):
+        assert common_orientation(images).isfinite().all()
