@@ -94,7 +94,10 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     fitting.add_argument("--out", type=user_path, required=True, metavar="MODEL.safetensors", help="the model")
     fitting.add_argument(
-        "--size", type=_count, metavar="PIXELS", help="of a side, 28 to 128; default: what most images have"
+        "--size",
+        type=_count,
+        metavar="PIXELS",
+        help="of a side, 28 to 128; default: the median of the images' longer sides",
     )
     fitting.add_argument("--channels", type=_count, metavar="C", help="1 makes colour grey; default: as the images")
     fitting.add_argument("--latent-dim", type=_count, default=32, metavar="D", help="of the codes; default: 32")
@@ -298,7 +301,6 @@ def _publish(args: argparse.Namespace) -> int:
 
 def _fit(args: argparse.Namespace) -> int:
     _end_like_ctrl_c()
-    from gvae_core.checkpoints import load_metadata
     from gvae_core.embedding import RotationAgnosticEmbedding
 
     embedding = RotationAgnosticEmbedding(
@@ -312,12 +314,9 @@ def _fit(args: argparse.Namespace) -> int:
     try:
         _expect_writable(args.out, args.images)
         images = _own_images(args, size=args.size, channels=args.channels)
-        with suppress(ValueError, FileNotFoundError):  # nothing, or another model's
-            known = load_metadata(args.out).get("embedding", {})
-            same_scale = known.get("scale") == (images.scale and list(images.scale))  # the key is of the scaled bytes
-            if known.get("key") == embedding.key(images) and same_scale:
-                print(f"{args.out} is this model already")
-                return 0
+        if embedding.stored(args.out, images):
+            print(f"{args.out} is this model already")
+            return 0
         embedding.fit(images, save_to=args.out)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.")

@@ -15,7 +15,8 @@ from .files import write_atomically
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
-    """Write tensors and JSON-able metadata to a ``.safetensors`` file, atomically."""
+    """Write tensors and JSON-able metadata to a ``.safetensors`` file, atomically; ValueError for a path not in UTF-8."""
+    _check_name(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"gvae": json.dumps(metadata)}
     # not save_file, whose own temporary file beside this one would stay after a kill, under a name that nobody knows
@@ -40,11 +41,19 @@ def load_metadata(path: Path) -> dict:
         return metadata
 
 
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # safetensors could write the file, but not open it
+        raise ValueError(f"expected a path in UTF-8, got {str(path)!r}") from error
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[safe_open, dict]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    _check_name(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import math
 import tempfile
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -54,7 +56,7 @@ _SYNCHRONISED = 5_000  # images that are compared with each other; the cost grow
 _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
 _ONE_AT_A_TIME = threading.RLock()  # threads share a model, its mode and its frames
-_VERSION = 2  # raised by hand when the same images and parameters would give another model
+_VERSION = 3  # raised by hand when the same images and parameters would give another model
 
 Numbers = tuple[np.ndarray, ...]  # codes [N, d], angles and spread [N] in degrees, with reflections hands [N], 1 or -1
 
@@ -123,7 +125,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         """Learn from at least 16 images; ``y`` is ignored.
 
         With ``save_to`` the model is in that file before what a killed training would go on from is deleted: nothing is
-        lost where it cannot be written.
+        lost where it cannot be written. Where the file is this model already, see `stored`, it is read.
 
         ValueError where the images are no such, all the same, or a parameter makes no sense; `training.NonFiniteLoss`
         where the loss diverged; OSError where the file cannot be written.
@@ -137,11 +139,15 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         folder.mkdir(parents=True, exist_ok=True)
         state_file = folder / f"{key}.safetensors"
         with FileLock(folder / f"{key}.lock"), repeatable():
-            self._fit(pixels.to(device), start, state_file)
-            self.scale_ = images.scale if isinstance(images, ImageSet) else None
-            self.key_ = key
-            if save_to:
-                self.save(save_to)
+            self.scale_, self.key_ = _scale(images), key
+            if save_to and (
+                stored := self.stored(save_to, images)
+            ):  # perhaps by another process, while this one waited
+                self.model_, self.history_ = stored.model_, stored.history_
+            else:
+                self._fit(pixels.to(device), start, state_file)
+                if save_to:
+                    self.save(save_to)
             for path in (state_file, *folder.glob(f".{key}-*")):  # the latter of a write that was killed
                 path.unlink(missing_ok=True)
         return self
@@ -153,6 +159,11 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         if self.seed >= 2**63:
             raise ValueError(f"expected seed to be a whole number below 2^63, got {self.seed}")
         check_number(beta=self.beta, learning_rate=self.learning_rate)
+        if not isinstance(self.network or {}, Mapping):
+            raise ValueError(f"expected network to be a mapping of the arguments of sgvae, got {self.network!r}")
+        known = inspect.signature(sgvae).parameters.keys() - {"latent_dim", "frames", "gaussian", "pose", "images"}
+        if unknown := dict(self.network or {}).keys() - known:
+            raise ValueError(f"expected network to have names among {sorted(known)}, got {sorted(unknown)}")
         for name in ("epochs", "minutes"):
             if (value := getattr(self, name)) is not None:
                 check_number(positive=True, **{name: value})
@@ -167,6 +178,15 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         for part in pixels.split(1_000):
             digest.update(part.cpu().numpy().tobytes())
         return digest.hexdigest()[:24]
+
+    def stored(self, path: str | Path, images: ImageSet | np.ndarray | Tensor) -> RotationAgnosticEmbedding | None:
+        """What `fit` of these images gives, where a file by `save` holds it already; else None."""
+        try:
+            found = self.load(path, self.device)
+        except (ValueError, FileNotFoundError):  # nothing, or another model's
+            return None
+        # the key is of the scaled bytes
+        return found if (found.key_, found.scale_) == (self.key(images), _scale(images)) else None
 
     def _parameters(self) -> dict[str, object]:
         """Without what was added later where it is as before, for keys and files."""
@@ -191,7 +211,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         batch = min(batch_size, len(train))
         seen = self.epochs * len(train) if self.epochs else max(SEEN, len(train))
         a_round = batch * math.ceil(min(seen / 20, _ROUND) / batch)  # so that no batch is smaller
-        rounds = max(1, round(seen / a_round))
+        rounds = math.ceil(seen / a_round)
         left = None if self.minutes is None else max(60 * self.minutes - (time.perf_counter() - start), 1.0)
         schedule = Schedule(rounds, self.learning_rate, _END ** (1 / rounds), 1e-5, batch, a_round, left)
 
@@ -282,6 +302,10 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         return embedding
 
 
+def _scale(images: object) -> tuple[float, float] | None:
+    return images.scale if isinstance(images, ImageSet) else None
+
+
 def _checked(images: ImageSet | np.ndarray | Tensor) -> Tensor:
     """Images of any accepted kind as [N, C, H, H], bytes or floats in [0, 1]; copied only where torch cannot read them."""
     if isinstance(images, ImageSet):
@@ -289,7 +313,8 @@ def _checked(images: ImageSet | np.ndarray | Tensor) -> Tensor:
     if isinstance(images, np.ndarray):  # mirrored or turned views, and numbers in the order of other machines
         images = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
     try:
-        pixels = torch.as_tensor(images).detach()
+        with warnings.catch_warnings(action="ignore"):  # an array that may not be written is only read
+            pixels = torch.as_tensor(images).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"expected an array, a tensor or an ImageSet (see load_images), got {type(images).__name__}"
         raise ValueError(f"{what}: {error}") from error

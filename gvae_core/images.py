@@ -131,14 +131,14 @@ def load_images(
     if path.is_dir():
         names = sorted(files_below(path))
         stamps = ((name, *stamp(path / name)) for name in names)
-    elif path.suffix in (".npy", ".npz"):
+    elif path.suffix.lower() in (".npy", ".npz"):
         names, stamps = None, [stamp(path)]
     else:
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}")
-    if array is not None and (names is not None or path.suffix != ".npz"):
+    if array is not None and (names is not None or path.suffix.lower() != ".npz"):
         raise ValueError(f"expected array for an .npz file only, got {array!r} for {path}")
     asked = (size, channels, square, scale)
-    if path.suffix == ".npy" and names is None and (found := _as_it_is(path, *asked)):
+    if path.suffix.lower() == ".npy" and names is None and (found := _as_it_is(path, *asked)):
         return found
     digest = hashlib.sha256(repr((_VERSION, str(path), array, asked)).encode())
     for stamped in stamps:
@@ -329,7 +329,7 @@ def _convert(
     """Write ``pixels.npy`` and ``set.json`` into ``folder``."""
     labels = None
     if names is None:
-        rows, labels = _unpacked(path, array, folder) if path.suffix == ".npz" else (_memory_mapped(path), None)
+        rows, labels = _unpacked(path, array, folder) if path.suffix.lower() == ".npz" else (_memory_mapped(path), None)
         count, name_of = len(rows), lambda index: index
     else:
         count, name_of = len(names), names.__getitem__

@@ -99,7 +99,8 @@ def random_angles(count: int, seed: int) -> Tensor:
 
 def wrapped(degrees: Tensor) -> Tensor:
     """The same angles in [-180, 180)."""
-    return torch.remainder(degrees + 180, 360) - 180
+    turned = torch.remainder(degrees + 180, 360)
+    return torch.where(turned < 360, turned, 0) - 180  # of a tiny negative number the remainder rounds to 360
 
 
 def in_disc(size: int, radius: float, device: torch.device | None = None) -> Tensor:

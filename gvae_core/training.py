@@ -47,7 +47,7 @@ Tensors = tuple[Tensor, ...]
 class Schedule:
     """Optimiser settings: the learning rate in epoch e (from 0) is ``learning_rate * decay**e``.
 
-    An epoch sees every image once, or ``epoch_images``, fewer or more. At ``seconds`` of training the schedule ends: the
+    An epoch sees every image once, or the next ``epoch_images`` of one series of such passes. At ``seconds`` of training the schedule ends: the
     learning rate falls, step by step, at least as fast as it takes to be at its end by then.
     """
 
@@ -296,8 +296,8 @@ def fit(
             rate = _set_rate(optimiser, schedule.rate(epoch))
             model.train()
             means = _Means()
-            passes = math.ceil((schedule.epoch_images or count) / count)
-            order = torch.cat([torch.randperm(count) for _ in range(passes)])[: schedule.epoch_images].to(device)
+            order = torch.randperm(count) if not schedule.epoch_images else _next_images(count, schedule, seed, epoch)
+            order = order.to(device)
             for step, batch in enumerate(order.split(schedule.batch_size)):
                 if schedule.seconds:
                     elapsed = (time.perf_counter() - start) / schedule.seconds
@@ -320,6 +320,18 @@ def fit(
                 _save_state(state_file, model, optimiser, history, time.perf_counter() - start)
     model.eval()
     return history
+
+
+def _next_images(count: int, schedule: Schedule, seed: int, epoch: int) -> Tensor:
+    """Which of ``count`` images an epoch of ``epoch_images`` sees, so that at any time all were seen equally often, give or take once.
+
+    They are cut from one series of permutations, each with a seed of its own: a resumed run needs none of those before.
+    """
+    first, last = (schedule.epoch_images * (epoch + more) for more in (0, 1))
+    passes = range(first // count, math.ceil(last / count))
+    generators = (torch.Generator().manual_seed((seed * 1_000_003 + 500_000 + each) % 2**63) for each in passes)
+    series = torch.cat([torch.randperm(count, generator=generator) for generator in generators])
+    return series[first - passes.start * count :][: schedule.epoch_images]
 
 
 def _adam(model: nn.Module, schedule: Schedule, device: torch.device) -> torch.optim.Adam:

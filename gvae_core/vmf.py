@@ -374,7 +374,7 @@ class HypersphericalUniform(Distribution):
         if not dim >= 2 or dim % 1:
             raise ValueError(f"expected a dimension d >= 2, got {dim}")
         self._like = torch.empty(0, dtype=dtype, device=device)
-        super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
+        super().__init__(torch.Size(batch_shape), torch.Size((int(dim),)), validate_args=validate_args)
 
     def _remade(self, batch_shape: torch.Size, like: Tensor) -> HypersphericalUniform:
         return HypersphericalUniform(self.event_shape[0], batch_shape, like.dtype, like.device, self._validate_args)

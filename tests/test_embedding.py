@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
-from gvae_core import RotationAgnosticEmbedding, embedding, load_images, rotate, save_model, sgvae
+from gvae_core import RotationAgnosticEmbedding, embedding, load_images, rotate, save_model, sgvae, training
 from gvae_core.__main__ import main
 from gvae_core.checkpoints import load_tensors, save_tensors
 from gvae_core.files import cache_folder
@@ -425,6 +426,9 @@ def test_a_name_that_is_no_text_is_written_as_it_is(folder, fitted, tmp_path):
         ({"epochs": "1"}, "epochs to be a number above 0, got '1'"),
         ({"epochs": True}, "epochs to be a number above 0, got True"),
         ({"minutes": 0}, "minutes to be a number above 0, got 0"),
+        ({"network": {"feilds": (2, 2, 4)}}, r"network to have names among \['decoder_channels', .*, got \['feilds'\]"),
+        ({"network": {"frames": 3, "pose": True}}, r"network to have names among .*, got \['frames', 'pose'\]"),
+        ({"network": ["fields"]}, "network to be a mapping of the arguments of sgvae"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused_before_anything_is_done(images, cache, parameters, message):
@@ -436,6 +440,7 @@ def test_parameters_that_make_no_sense_are_refused_before_anything_is_done(image
 @pytest.mark.slow
 def test_numbers_of_numpy_and_layouts_are_parameters_that_can_be_saved(images, tmp_path):
     network = NETWORK | {"fields": (np.int64(2), 2, 4), "layout": encoder_layout("isotropic")}
+    network |= {"decoder_channels": range(4, 7)}
     numpy_ = dict(latent_dim=np.int64(3), epochs=np.float32(1), batch_size=np.int64(16), seed=np.int64(0))
     embedding = RotationAgnosticEmbedding(**TINY | numpy_ | {"network": network}).fit(images)
     embedding.save(path := tmp_path / "model.safetensors")
@@ -453,10 +458,36 @@ def test_what_a_training_goes_on_from_is_there_until_the_model_is(images, cache,
     assert not list((cache / "fits").glob("*.safetensors")) and (tmp_path / "own.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_every_image_is_seen_as_often_as_epochs_say(images, monkeypatch):
+    seen = []
+
+    def losses(model, batch, *common, **more):
+        seen.extend(image.numpy().tobytes() for image in batch if model.training)
+        return training.pose_losses(model, batch, *common, **more)
+
+    monkeypatch.setattr(embedding, "pose_losses", losses)
+    RotationAgnosticEmbedding(**TINY | {"epochs": 2, "batch_size": 5}).fit(images)
+    often = Counter(seen).values()
+    assert len(often) == 38 and set(often) == {2, 3}  # two are held out; the last round is a whole one
+
+
+@pytest.mark.slow
+def test_a_model_that_another_process_has_stored_meanwhile_is_read(images, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    first = RotationAgnosticEmbedding(**TINY | {"epochs": 1}).fit(images, save_to=path)
+    assert RotationAgnosticEmbedding(**TINY).stored(path, images) is None
+    monkeypatch.setattr(embedding, "fit", lambda *_, **__: pytest.fail("trained again"))
+    second = RotationAgnosticEmbedding(**TINY | {"epochs": 1}).fit(images, save_to=path)
+    assert np.array_equal(second.transform(images), first.transform(images)) and second.history_ == first.history_
+
+
 def test_arrays_that_torch_cannot_read_are_read(fitted, images):
     floats = images.numpy() / 255
     expected = fitted.transform(floats)
-    for array in (floats.astype(">f8"), np.asfortranarray(floats)):
+    locked = floats.copy()
+    locked.flags.writeable = False  # of which torch would warn
+    for array in (locked, floats.astype(">f8"), np.asfortranarray(floats)):
         assert np.allclose(fitted.transform(array), expected, atol=1e-5)
     mirrored_twice = np.flip(np.ascontiguousarray(np.flip(floats, 3)), 3)  # a view of negative strides
     assert np.array_equal(fitted.transform(mirrored_twice), expected)

@@ -73,7 +73,8 @@ def test_few_bright_pixels_set_the_scale(tmp_path):
     images = np.full((40, 64, 64), 7, np.uint16)
     images[range(40), range(40), 5] = 1000
     np.save(tmp_path / "sparse.npy", images)
-    loaded = load_images(tmp_path / "sparse.npy")
+    (tmp_path / "sparse.npy").rename(tmp_path / "sparse.NPY")
+    loaded = load_images(tmp_path / "sparse.NPY")
     assert loaded.scale == (7, 1000) and loaded.pixels.max() == 255 and loaded.pixels.min() == 0
 
 

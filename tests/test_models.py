@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 
 import pytest
 import torch
@@ -601,3 +602,18 @@ def test_weights_that_are_overwritten_are_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{path}: expected finite weights, found others in .*damaged"):
         load_model(path)
+
+
+def test_a_model_is_saved_as_it_was_built(tmp_path):
+    channels = [2, 2, 4]
+    model = CNNClassifier(channels)
+    channels[0] = 3
+    save_model(model, path := tmp_path / "model.safetensors")
+    load_model(path)
+
+
+def test_a_path_that_could_not_be_read_again_is_not_written(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    with pytest.raises(ValueError, match="expected a path in UTF-8, got .*caf"):
+        save_model(CNNClassifier((2, 2, 4)), path)
+    assert not list(tmp_path.iterdir())

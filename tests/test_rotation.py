@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvae_core.rotation import random_angles, rotate, turn
+from gvae_core.rotation import random_angles, rotate, turn, wrapped
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 DTYPES = list(TOLERANCE)
@@ -277,3 +277,10 @@ def test_a_number_turns_as_a_tensor_of_it_does(degrees):
     turned = rotate(images, degrees)
     assert torch.equal(turned, rotate(images, torch.full((3,), float(degrees), dtype=torch.float64)))
     assert turned.is_contiguous() and turned.data_ptr() != images.data_ptr()
+
+
+def test_wrapped_angles_are_below_180():
+    angles = torch.tensor([180.0, -180.0, 540.0, -180.01, -1e-9, 190.0])
+    assert wrapped(angles).tolist() == pytest.approx([-180, -180, -180, 179.99, 0, -170], abs=1e-4)
+    below = torch.tensor(-180.0).nextafter(torch.tensor(-200.0))  # above which torch.remainder rounds to 360
+    assert -180 <= wrapped(below) < 180

@@ -93,6 +93,11 @@ def test_an_epoch_of_so_many_images_sees_all_equally_often():
     few = _Seen()
     few.fit(Schedule(epochs=2, learning_rate=0.01, batch_size=3, epoch_images=6))
     assert [len(set(batch)) for batch in few.rows] == [3] * 4
+    # also over epochs that are shorter than a pass, and not a whole part of one
+    cut = _Seen()
+    cut.fit(Schedule(epochs=5, learning_rate=0.01, batch_size=4, epoch_images=4))
+    series = [*itertools.chain(*cut.rows)]
+    assert sorted(series[:10]) == sorted(series[10:]) == list(range(10)) != series[:10] != series[10:]
 
 
 def test_a_limit_of_seconds_ends_the_schedule_with_its_last_learning_rate(monkeypatch):

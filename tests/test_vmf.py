@@ -691,5 +691,6 @@ def test_different_spheres() -> None:
                 kl_divergence(one, other)
     with pytest.raises(ValueError, match="expected a dimension d >= 2, got 2.5"):
         HypersphericalUniform(2.5)
+    assert HypersphericalUniform(3.0).event_shape == (3,)
     with pytest.raises(ValueError, match="expected a dimension d >= 2, got 1"):
         HypersphericalUniform(1)

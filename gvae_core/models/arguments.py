@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -45,10 +46,12 @@ def _is_whole(value: object, least: int) -> bool:
 
 
 def plain(value: object) -> object:
-    """``default`` of `json.dumps` for arguments: layouts, mappings, and numbers of numpy."""
+    """``default`` of `json.dumps` for arguments: layouts, mappings, series such as ranges, and numbers of numpy."""
     if dataclasses.is_dataclass(value):
         return dataclasses.asdict(value)
-    return dict(value) if isinstance(value, Mapping) else value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) else value.item()
 
 
 def recorded(build: Callable) -> Callable:
@@ -67,7 +70,7 @@ def recorded(build: Callable) -> Callable:
         if name == "__init__":
             model = arguments.pop("self")
             name = type(model).__name__
-        model.built_by = (name, arguments)
+        model.built_by = (name, copy.deepcopy(arguments))  # a list of the caller's may change later
         return None if build.__name__ == "__init__" else model
 
     return wrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -112,7 +113,9 @@ def find(spec: RunSpec, *, incomplete: bool = False) -> Result | None:
     """
     results = []
     for path in (result_path(spec), COMMITTED / f"{spec.key}.json"):
-        if path.is_file():
+        with suppress(
+            FileNotFoundError, NotADirectoryError
+        ):  # none, or an interim result that another process replaces in this moment
             results.append(_read_own(path, spec))
             if results[-1].complete:
                 return results[-1]
@@ -151,13 +154,18 @@ def damages(spec: RunSpec) -> dict[Path, str]:
 
     A result without its whole checkpoint counts: its numbers can be read, its model cannot be loaded.
     """
-    found = {}
-    for path in (result_path(spec), state_path(spec)):
+    found, checkpoint = {}, result_path(spec).with_suffix(".safetensors")
+
+    def check_result(path: Path) -> None:
+        _read_own(path, spec)
+        _check_checkpoint(checkpoint, spec)
+
+    checks = {result_path(spec): check_result, state_path(spec): read_progress}
+    checks[checkpoint] = functools.partial(_check_checkpoint, spec=spec)
+    for path, check in checks.items():
         try:
-            if path == state_path(spec) and path.is_file():
-                read_progress(path)
-            elif path.is_file():
-                _check_checkpoint(_read_own(path, spec))
+            if path.is_file():
+                check(path)
         except (ValueError, TypeError, FileNotFoundError) as error:
             if path.is_file():  # else another process has replaced an interim result, or finished, in this moment
                 found[path] = str(error) if _way_out(path) in str(error) else f"{error}; {_way_out(path)}"
@@ -172,11 +180,11 @@ def stored(spec: RunSpec, last: int) -> Result | None:
     return result if result and result.epochs_reached >= last else None
 
 
-def _check_checkpoint(result: Result) -> None:
+def _check_checkpoint(path: Path, spec: RunSpec) -> None:
     """That it is there, whole (safetensors compares the length) and of this run, without reading its tensors."""
-    spec = _checkpoint_spec(result.checkpoint, load_metadata(result.checkpoint))
-    if spec != result.spec:
-        raise ValueError(f"{result.checkpoint}: expected the checkpoint of this run, found that of {spec.key}")
+    found = _checkpoint_spec(path, load_metadata(path))
+    if found != spec:
+        raise ValueError(f"{path}: expected the checkpoint of this run, found that of {found.key}")
 
 
 def cells(results: Iterable[Result]) -> list[list[Result]]:
@@ -233,8 +241,6 @@ def status(spec: RunSpec) -> Status:
     try:
         if result_path(spec) not in damaged and (result := find(spec, incomplete=True)):
             kept.append((result.epochs_reached, result.seconds, result.path))
-    except FileNotFoundError:  # an interim result that is being replaced
-        pass
     except ValueError as error:  # a committed result
         return Status(spec, UNREADABLE, path=COMMITTED / f"{spec.key}.json", problem=str(error))
     epochs, seconds, path = max(reversed(kept), key=lambda found: found[0])  # the farthest; a result before a state

@@ -24,6 +24,7 @@ from ..checkpoints import save_tensors
 from ..devices import arithmetic, repeatable, resolve_device
 from ..files import write_text, writing_into
 from ..mnist import load_splits
+from ..models.arguments import check_whole
 from ..steerable import path_in_use
 from .kinds import KINDS
 from .results import Result, damages, lock_path, read_result, result_path, runs_folder, state_path, stored
@@ -109,9 +110,8 @@ def last_epoch(spec: RunSpec, stop_after: int | None) -> int:
     """The epoch that ``run(spec, stop_after=stop_after)`` ends at; ValueError if that makes no sense."""
     if stop_after is None:
         return spec.epochs
-    if isinstance(stop_after, bool) or not isinstance(stop_after, int) or stop_after < 1:
-        raise ValueError(f"expected stop_after to be a whole number of at least 1, got {stop_after!r}")
-    return min(spec.epochs, stop_after)
+    check_whole(stop_after=stop_after)
+    return min(spec.epochs, int(stop_after))
 
 
 def _run(spec: RunSpec, last: int, device: str, progress: bool) -> Result:

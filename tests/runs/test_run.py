@@ -6,6 +6,7 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 from examples import TINY_CNN, TINY_GCNN, TINY_SGVAE, TINY_SVAE
@@ -236,7 +237,31 @@ def test_damaged_files_are_named_and_the_run_is_computed_again(outputs, tmp_path
     if last is None:
         assert again.metrics == first.metrics
     again.load_model()
-    assert len(list((outputs / "runs").glob("*.damaged"))) == 1  # nothing is lost
+    set_aside = len(list((outputs / "runs").glob("*.damaged")))  # nothing is lost
+    assert set_aside == 1 + (kind == ".safetensors" and damage is not os.unlink)  # with the result it belongs to
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_run_without_a_result_is_set_aside(outputs):
+    other = run(OTHER, progress=False)
+    path = outputs / "runs" / f"{TINY_CNN.key}.safetensors"
+    path.write_bytes(other.checkpoint.read_bytes())
+    with pytest.warns(UserWarning, match=f"{path}: expected the checkpoint of this run, found that of {OTHER.key}"):
+        run(TINY_CNN, progress=False)
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == other.checkpoint.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_result_that_is_replaced_while_it_is_looked_for_is_not_there(outputs, monkeypatch):
+    run(THREE, progress=False, stop_after=np.int64(1))
+    known = results._read_own
+
+    def late(path, spec):
+        path.unlink()  # by another process, after the look at what is there
+        return known(path, spec)
+
+    monkeypatch.setattr(results, "_read_own", late)
+    assert results.find(THREE, incomplete=True) is None
 
 
 @pytest.mark.parametrize("damage", [_cut, _null, _of_another])
