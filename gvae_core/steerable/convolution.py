@@ -49,6 +49,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._plan: native.ConvolutionPlan | None = plan
         paths = ("torch", "native") if plan else ("torch",)
         self._ways = {packed: {path: self._way(path, packed) for path in paths} for packed in (False, True)}
+        self._only_dense = {packed: {*ways.values()} == {"dense"} for packed, ways in self._ways.items()}
         basis = self._sampled_basis.detach().clone()
         self._prepared_for = basis, _sample(basis).contiguous(), self._geometry
         self._prepared_as: tuple | None = None
@@ -81,9 +82,9 @@ class FastR2Conv(_Fast, enn.R2Conv):
         self._expanded = None  # is made again; a filter in oneDNN's order cannot be copied
         return super().__deepcopy__(memo)
 
-    def _dense(self) -> tuple[Tensor, Tensor | None, dict[torch.Size, Tensor]]:
-        """``filter``, ``expanded_bias``, and where the filter is kept in oneDNN's order for inputs of one shape."""
-        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias, {}))
+    def _dense(self) -> tuple[Tensor, Tensor | None, dict | None]:
+        """``filter``, ``expanded_bias``, and see `_kept`."""
+        return self._kept("dense", lambda: (self._dense_filter(), self.expanded_bias))
 
     def _dense_filter(self) -> Tensor:
         f, basis = self._factors, self._sampled_basis
@@ -148,7 +149,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
         return constants[1]
 
     def _kept(self, way: str, expand: Callable[[], tuple]) -> tuple:
-        """What the weights and the bias expand to; kept between calls where nothing can differentiate it."""
+        """What the weights and the bias expand to; kept between calls that nothing differentiates, traces or casts.
+
+        Last comes a dict for what else follows from it, kept as long, or None where nothing is kept.
+        """
         weights, bias = self.weights, self.bias
         if (
             torch.is_grad_enabled()
@@ -156,7 +160,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
             or not weights.is_cpu  # a comparison would wait for the device
             or torch.is_autocast_enabled("cpu")  # what it expands to has another dtype
         ):
-            return expand()
+            return *expand(), None
         key = way, *_identity(self._sampled_basis), weights.dtype, None if bias is None else bias.dtype
         kept = self._expanded
         if (
@@ -166,15 +170,14 @@ class FastR2Conv(_Fast, enn.R2Conv):
             or not (bias is None or torch.equal(kept[2], bias))
         ):
             copies = weights.detach().clone(), None if bias is None else bias.detach().clone()
-            kept = self._expanded = key, *copies, expand()
+            kept = self._expanded = key, *copies, (*expand(), {})
         return kept[3]
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         assert input.type == self.in_type
+        if self._only_dense[getattr(input, "packed", False)] and self._prepared_for[-1] == self._geometry:
+            return self._convolve_dense(input)
         x = as_features(input)
-        way = self._way_of(x)
-        if way == "dense" and self._prepared_for[-1] == self._geometry:
-            return self._convolve_dense(x)
         if not self._is_prepared():
             try:
                 self._factorise()
@@ -182,14 +185,14 @@ class FastR2Conv(_Fast, enn.R2Conv):
                 warnings.warn(f"back to escnn's forward: {reason}", RuntimeWarning, stacklevel=2)
                 self._back_to_escnn(str(reason))
                 return self(input)
-            way = self._way_of(x)
+        way = self._way_of(x)
         if way == "dense" or self._takes_escnn(input) or torch_path.transformed() or not self._fits(x):
             return self._convolve_dense(x)  # torch says what does not fit
         f, weights = self._factors, self.weights
         filters, coefficients, basis_out = self._float_constants()
         weights = weights.view(f.fields_out, f.fields_in, -1)
         if way == "native":
-            mixing, bias = self._kept(
+            mixing, bias, _ = self._kept(
                 "native",
                 lambda: (
                     (coefficients.T @ weights.permute(2, 1, 0).flatten(1)).unflatten(1, (f.fields_in, -1)),
@@ -198,7 +201,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
             )
             raw, keep = x.packed_with_keep()
             return Features(native.Convolve.apply(self._plan, raw, keep, mixing, bias), self.out_type, packed=True)
-        mixing, bias = self._kept("torch", lambda: (weights @ coefficients, self.expanded_bias))
+        mixing, bias, _ = self._kept("torch", lambda: (weights @ coefficients, self.expanded_bias))
         y = torch_path.convolve(
             x.tensor,
             filters,
@@ -213,10 +216,7 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _way_of(self, x: Features) -> str:
         """What this input takes: "native", "torch" or "dense"."""
-        ways = self._ways[x.packed]
-        if ways["torch"] == "dense" == ways.get("native", "dense"):
-            return "dense"
-        return ways["native" if self._takes_native(x, self.weights, self.bias) else "torch"]
+        return self._ways[x.packed]["native" if self._takes_native(x, self.weights, self.bias) else "torch"]
 
     def _way(self, path: str, packed: bool) -> str:
         """The cheaper of a path and the dense convolution, by the rule of `factors.costs`.
@@ -240,32 +240,31 @@ class FastR2Conv(_Fast, enn.R2Conv):
 
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
-        x, dense = input.tensor, self._dense()
-        filter, bias, reordered = dense
-        # what is kept belongs to calls that nothing differentiates, traces or casts
-        kept = torch_path.eager() and self._expanded is not None and dense is self._expanded[-1]
-        way = self._dense_way(x, filter) if kept else "conv2d"
+        x, (filter, bias, plans) = input.tensor, self._dense()
+        way, reordered = "conv2d", None  # which says what does not fit
+        if plans is not None and native.readable(x):
+            plan = plans.get(x.shape)  # which another thread may clear
+            if plan is None:
+                plan = self._dense_plan(x.shape, filter)
+                plans.clear()  # a second filter is as large as the first
+                plans[x.shape] = plan
+            way, reordered = plan
         if way == "product":
             y = torch._C._nn.thnn_conv2d(x, filter, [self.kernel_size] * 2, bias, self.stride, self.padding)
-        elif way == "reordered":
+        elif way == "reordered" and x.is_contiguous() and torch._C._get_mkldnn_enabled():
             settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
-            own = reordered.get(x.shape)
-            if own is None:
-                own = torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(x.shape))
-                reordered.clear()
-                reordered[x.shape] = own
-            y = torch.ops.mkldnn._convolution_pointwise(x, own, bias, *settings, "none", [], "").contiguous()
+            y = torch.ops.mkldnn._convolution_pointwise(x, reordered, bias, *settings, "none", [], "").contiguous()
         else:
             y = F.conv2d(x, filter, bias, self.stride, self.padding)
         return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
 
-    def _dense_way(self, x: Tensor, filter: Tensor) -> str:
-        """The fastest of torch's convolutions for an input, or "conv2d", which says what does not fit."""
-        if not native.readable(x, filter):
-            return "conv2d"
-        way = _fastest_dense(x.shape, filter.shape, self.stride, self.padding)
-        usable = way != "reordered" or (x.is_contiguous() and torch._C._get_mkldnn_enabled())
-        return way if usable else "conv2d"
+    def _dense_plan(self, shape: torch.Size, filter: Tensor) -> tuple[str, Tensor | None]:
+        """The fastest of torch's convolutions for inputs of a shape, and the filter in oneDNN's order where it asks for it."""
+        way = _fastest_dense(shape, filter.shape, self.stride, self.padding) if native.readable(filter) else "conv2d"
+        if way != "reordered" or not torch._C._get_mkldnn_enabled():
+            return way if way != "reordered" else "conv2d", None
+        settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
+        return way, torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(shape))
 
     def _back_to_escnn(self, reason: str) -> None:
         filter, bias = self.filter.detach(), self.expanded_bias

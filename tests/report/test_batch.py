@@ -17,6 +17,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from gvae_core.__main__ import main
 from gvae_core.report import batch as report_batch
 from gvae_core.report import receipts
 from gvae_core.report.batch import plan
@@ -203,8 +204,6 @@ def test_index_lists_results_and_figures(batch):
     ],
 )
 def test_wrong_argument_stops_before_anything_runs(tmp_path, arguments, message, capsys):
-    from gvae_core.__main__ import main
-
     notebooks = write_notebooks(tmp_path / "notebooks", {"good": []})
     before = ["report", "--notebooks", str(notebooks), "--outputs", str(tmp_path / "outputs")]
     with pytest.raises(SystemExit) as stopped:
@@ -368,7 +367,7 @@ def test_imports_nothing_heavy(module, heavy):
 
 
 @pytest.mark.slow
-def test_an_unchanged_notebook_is_executed_once(tmp_path):
+def test_an_unchanged_notebook_is_executed_once(tmp_path, capsys):
     writes = (
         "import os, pathlib\nfolder = pathlib.Path(os.environ['GVAE_OUTPUTS'], 'runs')\n"
         "folder.mkdir(exist_ok=True)\n(folder / 'run.json').write_text(str(seed))"
@@ -378,10 +377,10 @@ def test_an_unchanged_notebook_is_executed_once(tmp_path):
 
     def executed(*arguments: str) -> list[bool]:
         """Whether each notebook, bad and good, was executed rather than found unchanged."""
-        done = subprocess.run(
-            command("--notebooks", notebooks, "--outputs", outputs, *arguments), capture_output=True, text=True
-        )
-        lines = sorted(line for line in done.stdout.splitlines() if line.startswith("[") and "..." not in line)
+        folders = ("--notebooks", notebooks, "--outputs", outputs)
+        main(["report", "--workers", "1", *map(str, (*folders, *arguments))])
+        said = capsys.readouterr().out.splitlines()
+        lines = sorted(line for line in said if line.startswith("[") and "..." not in line)
         return ["unchanged" not in line for line in lines]
 
     assert executed() == [True, True]

@@ -176,8 +176,13 @@ def test_reflections():
 @pytest.mark.parametrize("kernel, stride, padding, bias", [(3, 1, 0, True), (5, 2, (3, 2), False), (1, 1, 0, True)])
 def test_dense_without_gradient(kernel, stride, padding, bias, monkeypatch):
     """Torch has other convolutions, faster on few small images; under autocast they would stay in float32."""
-    ways, dense_way = [], FastR2Conv._dense_way
-    monkeypatch.setattr(FastR2Conv, "_dense_way", lambda *a: (ways.append(dense_way(*a)), ways[-1])[1])
+    ways, plan = [], FastR2Conv._dense_plan
+
+    def noted(*arguments):
+        ways.append((found := plan(*arguments))[0])
+        return found
+
+    monkeypatch.setattr(FastR2Conv, "_dense_plan", noted)
     fields = so2_fields(2, 4)
     fast, stock = pair(enn.R2Conv(fields, fields, kernel, stride=stride, padding=padding, bias=bias), "native")
     fast.eval(), stock.eval()
