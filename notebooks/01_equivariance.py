@@ -151,10 +151,10 @@ results = {result.spec.model: result for result in map(run, profiles.table1(prof
 
 # %%
 networks = {}
-for model, result in results.items():
-    networks[f"{figures.NAMES[model]}, untrained"] = result.spec.build().eval()
+for result in results.values():
+    networks[f"{result.spec.name}, untrained"] = result.spec.build().eval()
     if result.checkpoint.is_file():  # committed numbers may come without their weights
-        networks[f"{figures.NAMES[model]}, trained"] = result.load_model()
+        networks[f"{result.spec.name}, trained"] = result.load_model()
 by_angle_trained = {
     name: [metrics.equivariance_error(network, images, angle) for angle in angles]
     for name, network in networks.items()

@@ -119,7 +119,7 @@ labels = [f"true {label}" for label in test.labels[:12]]
 for result in results[:2]:
     if result.checkpoint.is_file():  # committed numbers may come without their weights
         said = metrics.logits(result.load_model(), turned).argmax(-1)
-        labels = [f"{label}\n{figures.NAMES[result.spec.model]} {digit}" for label, digit in zip(labels, said)]
+        labels = [f"{label}\n{result.spec.name} {digit}" for label, digit in zip(labels, said)]
 figure = figures.image_rows({"turned": turned}, labels)
 figures.save(figure, "table1_examples", **stamp);
 

@@ -78,7 +78,7 @@ for step, batch in enumerate(load_splits(source).train.images[:1000].split(50)):
 
 # %%
 results = [run(spec) for spec in specs.values()]
-vaes = {figures.NAMES[result.spec.model]: result.load_model() for result in results}
+vaes = {result.spec.name: result.load_model() for result in results}
 Markdown(tables.runs(results))
 
 # %% [markdown]
@@ -118,8 +118,8 @@ figures.save(figure, "figure1", **stamp);
 # %%
 full_size = profiles.full_size_pair()
 rows = {"rotated": turned[shown]}
-for model, result in full_size.items():
-    rows[f"{figures.NAMES[model]}\nreconstruction"] = metrics.reconstruct(result.load_model(), turned[shown])
+for result in full_size.values():
+    rows[f"{result.spec.name}\nreconstruction"] = metrics.reconstruct(result.load_model(), turned[shown])
 rows["upright original"] = images[shown]
 figure = figures.image_rows(rows, [f"{angle:.0f}°" for angle in angles[shown]])
 figures.save(figure, "figure1_full_size", profile="paper", source=source);
@@ -150,14 +150,14 @@ for digit in (2, 4, 7):
 start, end = (int((labels == digit).nonzero()[0]) for digit in (3, 7))
 steps = torch.linspace(0, 1, 12)[:, None]
 rows = {}
-for model, result in full_size.items():
+for result in full_size.values():
     vae = result.load_model()
     first, last = metrics.latent_codes(vae, images[[start, end]])
     angle = torch.arccos((first @ last).clamp(-1, 1))
     way = (torch.sin((1 - steps) * angle) * first + torch.sin(steps * angle) * last) / torch.sin(angle)
-    rows[f"{figures.NAMES[model]}\nfrom 3 to 7"] = metrics.decoded(vae, way)
+    rows[f"{result.spec.name}\nfrom 3 to 7"] = metrics.decoded(vae, way)
     torch.manual_seed(seed)
-    rows[f"{figures.NAMES[model]}\nfrom the prior"] = metrics.decoded(vae, vae.prior.sample((12,)))
+    rows[f"{result.spec.name}\nfrom the prior"] = metrics.decoded(vae, vae.prior.sample((12,)))
 figures.save(figures.image_rows(rows), "latent_sphere", profile="paper", source=source);
 
 # %% [markdown]

@@ -61,7 +61,7 @@ upright = judge_result.metrics["test_upright_accuracy"]
 print(f"judge {judge_result.spec.key}: {upright:.2%} of the upright test digits of {judge_result.spec.source}")
 print(f"it reads {metrics.accuracy(judge, images, labels):.2%} of the {len(labels)} upright test digits")
 results = [run(spec) for spec in profiles.best_models(profile, source, seed).values()]
-vaes = {figures.NAMES[result.spec.model]: result.load_model() for result in results}
+vaes = {result.spec.name: result.load_model() for result in results}
 Markdown(tables.runs([judge_result, *results]))
 
 # %% [markdown]
@@ -97,7 +97,7 @@ for digit in (6, 9):
 # *Rotated 6s and 9s, and what the models of the papers' size make of them.*
 
 # %%
-full_size = {figures.NAMES[model]: result.load_model() for model, result in profiles.full_size_pair().items()}
+full_size = {result.spec.name: result.load_model() for result in profiles.full_size_pair().values()}
 chosen = torch.cat([turned[labels == digit][:6] for digit in (6, 9)])
 rows = {"rotated 6s and 9s": chosen} | {name: metrics.reconstruct(vae, chosen) for name, vae in full_size.items()}
 figure = figures.image_rows(rows, [*6 * "6", *6 * "9"])

@@ -35,7 +35,7 @@ STYLE = """
 .gvae .gvae-name::before { content: ""; display: inline-block; width: 10px; height: 10px; margin-right: 7px;
   background: var(--swatch, transparent); border-radius: var(--round, 0) }
 .gvae .gvae-name:not([style])::before { display: none }
-.gvae .gvae-name[style] + .gvae-small { margin-left: 17px }
+.gvae .gvae-name[style] + .gvae-small { margin-left: 17px; white-space: normal; line-height: 14px }
 .gvae .gvae-small { font-size: 12px; color: var(--jp-ui-font-color2); overflow: hidden; text-overflow: ellipsis }
 .gvae .gvae-bar { height: 6px; width: 160px; margin: 2px 0; background: var(--jp-border-color2); border-radius: 3px }
 .gvae .gvae-bar div { height: 100%; border-radius: 3px }

@@ -146,6 +146,11 @@ class RunSpec:
         return f"{self.model}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
     @property
+    def name(self) -> str:
+        """The model in few words, beside a row of pictures: ``S-GVAE, 2 frames``."""
+        return NAMES[self.model] + (f", {self.sizes['frames']} frames" if "frames" in self.sizes else "")
+
+    @property
     def title(self) -> str:
         """The run in words, wherever one is named: its model and what tells it from others, ``S-GVAE, d = 6, β = 0.1``."""
         words = [NAMES[self.model]]
