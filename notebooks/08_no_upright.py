@@ -187,7 +187,7 @@ figures.save(sheets.atlas(images[order[:2025]], codes[order[:2025]]), "atlas", *
 
 # %%
 if not folder:
-    side, step = 32, 32 if profile == "smoke" else 4  # pixels of a patch, and from one to the next
+    side, step = 32, {"smoke": 32, "quick": 5, "paper": 4}[profile]  # pixels of a patch, and from one to the next
     section = specimens.tissue()
     turned = rotate(section[None], 37)[0]
     known = specimens.patches(section, side, max(step, 8)).flatten(0, 1)

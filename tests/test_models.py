@@ -617,3 +617,17 @@ def test_a_path_that_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="expected a path in UTF-8, got .*caf"):
         save_model(CNNClassifier((2, 2, 4)), path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_last_layer_is_a_transposed_convolution(memory_format):
+    ours = svae(3, channels=(2, 2, 4), decoder_channels=(4, 4, 5)).decoder[-1].double()
+    stock = torch.nn.ConvTranspose2d(5, 1, 4, stride=2).double()
+    stock.load_state_dict(ours.state_dict())
+    for count in (0, 1, 7):
+        values = torch.randn(count, 5, 15, 15).double().to(memory_format=memory_format).requires_grad_()
+        found, expected = (
+            [layer(values), *torch.autograd.grad(layer(values).square().sum(), [values, *layer.parameters()])]
+            for layer in (ours, stock)
+        )
+        torch.testing.assert_close(found, expected)

