@@ -22,7 +22,7 @@ POSE_VECTORS = 16  # of frequency 1, that a pose is read from
 POSE_HIDDEN = 64  # width of the two small networks that read it
 
 
-class _Drawing(nn.ConvTranspose2d):
+class _LastConvTranspose2d(nn.ConvTranspose2d):
     """A decoder's last layer; to one channel, on a CPU, as a matrix product whose columns are laid on the picture.
 
     Forwards that takes 0.4 of the time of oneDNN's convolution, backwards the same.
@@ -85,7 +85,7 @@ class Decoder(nn.Sequential):
             nn.ReLU(),
             Dropout(dropout),
             *larger,
-            _Drawing(third, images.channels, 4, stride=2),
+            _LastConvTranspose2d(third, images.channels, 4, stride=2),
             *([nn.ZeroPad2d([-(extra // 2), extra // 2 - extra] * 2)] if extra else []),
         )
         self.images = images
