@@ -24,7 +24,9 @@ import torch
 from escnn.gspaces import rot2dOnR2
 from torch import nn
 
-from ..steerable import accelerate, explain, path_in_use
+from ..steerable import accelerate, path_in_use
+from ..steerable.convolution import FastR2Conv
+from ..steerable.features import as_features
 
 # fields, frequency, strides, input size, pooling window of the papers' two steerable encoders
 NETWORKS = {
@@ -279,7 +281,10 @@ def layer_times(
                     y.backward(torch.ones_like(y))
                 times[name].append(now(x) - start)
     medians = [1e3 * statistics.median(times[v][1:]) for v in args.variants]
-    ways = [explain(models[v])[0].way for v in args.variants[1:]]
+    ways = [
+        layer._way_of(as_features(layer.in_type(x))) if isinstance(layer, FastR2Conv) else "escnn"
+        for layer in map(models.get, args.variants[1:])
+    ]
     return [f"{ms:.2f}" for ms in medians] + [f"{medians[0] / ms:.2f}x" for ms in medians[1:]], ways
 
 
