@@ -55,7 +55,7 @@ _MEASURED = 2_000  # images whose background and spread stand for all
 _SYNCHRONISED = 5_000  # images that are compared with each other; the cost grows with the square
 _KNOWN = 2_000  # of these all others are compared with
 _SMALL = 32  # pixels of the copies that are compared
-_ONE_AT_A_TIME = threading.RLock()  # threads share a model, its mode and its frames
+_ONE_AT_A_TIME = threading.RLock()  # threads share a model, its mode and its frames, and what is warned of
 _VERSION = 3  # raised by hand when the same images and parameters would give another model
 
 Numbers = tuple[np.ndarray, ...]  # codes [N, d], angles and spread [N] in degrees, with reflections hands [N], 1 or -1
@@ -140,9 +140,8 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         state_file = folder / f"{key}.safetensors"
         with FileLock(folder / f"{key}.lock"), repeatable():
             self.scale_, self.key_ = _scale(images), key
-            if save_to and (
-                stored := self.stored(save_to, images)
-            ):  # perhaps by another process, while this one waited
+            # perhaps by another process, while this one waited
+            if save_to and (stored := self.stored(save_to, images)):
                 self.model_, self.history_ = stored.model_, stored.history_
             else:
                 self._fit(pixels.to(device), start, state_file)
@@ -209,7 +208,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
             model = sgvae(self.latent_dim, pose=True, images=images, **network).to(pixels.device)
         common = _orientations(pixels, train, images, model.handed)
         batch = min(batch_size, len(train))
-        seen = self.epochs * len(train) if self.epochs else max(SEEN, len(train))
+        seen = math.ceil(round(self.epochs * len(train), 6)) if self.epochs else max(SEEN, len(train))
         a_round = batch * math.ceil(min(seen / 20, _ROUND) / batch)  # so that no batch is smaller
         rounds = math.ceil(seen / a_round)
         left = None if self.minutes is None else max(60 * self.minutes - (time.perf_counter() - start), 1.0)
@@ -313,8 +312,10 @@ def _checked(images: ImageSet | np.ndarray | Tensor) -> Tensor:
     if isinstance(images, np.ndarray):  # mirrored or turned views, and numbers in the order of other machines
         images = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
     try:
-        with warnings.catch_warnings(action="ignore"):  # an array that may not be written is only read
-            pixels = torch.as_tensor(images).detach()
+        if isinstance(images, np.ndarray) and not images.flags.writeable:  # torch warns, but here it is only read
+            with _ONE_AT_A_TIME, warnings.catch_warnings(action="ignore"):
+                images = torch.from_numpy(images)
+        pixels = torch.as_tensor(images).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"expected an array, a tensor or an ImageSet (see load_images), got {type(images).__name__}"
         raise ValueError(f"{what}: {error}") from error

@@ -47,8 +47,8 @@ Tensors = tuple[Tensor, ...]
 class Schedule:
     """Optimiser settings: the learning rate in epoch e (from 0) is ``learning_rate * decay**e``.
 
-    An epoch sees every image once, or the next ``epoch_images`` of one series of such passes. At ``seconds`` of training the schedule ends: the
-    learning rate falls, step by step, at least as fast as it takes to be at its end by then.
+    An epoch sees every image once, or the next ``epoch_images`` of one series of such passes. At ``seconds`` of training
+    the schedule ends: the learning rate falls, step by step, at least as fast as it takes to be at its end by then.
     """
 
     epochs: int
@@ -323,7 +323,7 @@ def fit(
 
 
 def _next_images(count: int, schedule: Schedule, seed: int, epoch: int) -> Tensor:
-    """Which of ``count`` images an epoch of ``epoch_images`` sees, so that at any time all were seen equally often, give or take once.
+    """Which of ``count`` images an epoch of ``epoch_images`` sees: at any time all were seen equally often, give or take once.
 
     They are cut from one series of permutations, each with a seed of its own: a resumed run needs none of those before.
     """

@@ -113,9 +113,8 @@ def find(spec: RunSpec, *, incomplete: bool = False) -> Result | None:
     """
     results = []
     for path in (result_path(spec), COMMITTED / f"{spec.key}.json"):
-        with suppress(
-            FileNotFoundError, NotADirectoryError
-        ):  # none, or an interim result that another process replaces in this moment
+        # none is there, or an interim result that another process replaces in this moment
+        with suppress(FileNotFoundError, NotADirectoryError):
             results.append(_read_own(path, spec))
             if results[-1].complete:
                 return results[-1]

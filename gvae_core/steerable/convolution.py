@@ -261,8 +261,10 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _dense_plan(self, shape: torch.Size, filter: Tensor) -> tuple[str, Tensor | None]:
         """The fastest of torch's convolutions for inputs of a shape, and the filter in oneDNN's order where it asks for it."""
         way = _fastest_dense(shape, filter.shape, self.stride, self.padding) if native.readable(filter) else "conv2d"
-        if way != "reordered" or not torch._C._get_mkldnn_enabled():
-            return way if way != "reordered" else "conv2d", None
+        if way != "reordered":
+            return way, None
+        if not torch._C._get_mkldnn_enabled():
+            return "conv2d", None
         settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
         return way, torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(shape))
 
