@@ -140,7 +140,7 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         state_file = folder / f"{key}.safetensors"
         with FileLock(folder / f"{key}.lock"), repeatable():
             self.scale_, self.key_ = _scale(images), key
-            # perhaps by another process, while this one waited
+            # another process may have stored it while this one waited
             if save_to and (stored := self.stored(save_to, images)):
                 self.model_, self.history_ = stored.model_, stored.history_
             else:
@@ -158,10 +158,11 @@ class RotationAgnosticEmbedding(TransformerMixin, BaseEstimator):
         if self.seed >= 2**63:
             raise ValueError(f"expected seed to be a whole number below 2^63, got {self.seed}")
         check_number(beta=self.beta, learning_rate=self.learning_rate)
-        if not isinstance(self.network or {}, Mapping):
-            raise ValueError(f"expected network to be a mapping of the arguments of sgvae, got {self.network!r}")
+        network = self.network or {}
+        if not isinstance(network, Mapping):
+            raise ValueError(f"expected network to be a mapping of the arguments of sgvae, got {network!r}")
         known = inspect.signature(sgvae).parameters.keys() - {"latent_dim", "frames", "gaussian", "pose", "images"}
-        if unknown := dict(self.network or {}).keys() - known:
+        if unknown := set(network) - known:
             raise ValueError(f"expected network to have names among {sorted(known)}, got {sorted(unknown)}")
         for name in ("epochs", "minutes"):
             if (value := getattr(self, name)) is not None:

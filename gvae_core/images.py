@@ -126,19 +126,20 @@ def load_images(
         if not -np.inf < low < high < np.inf:
             raise ValueError(f"expected scale to be two finite, rising numbers, got {scale!r}")
         scale = (low, high)
+    suffix = path.suffix.lower()
     if not path.exists():
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}: no such path")
     if path.is_dir():
         names = sorted(files_below(path))
         stamps = ((name, *stamp(path / name)) for name in names)
-    elif path.suffix.lower() in (".npy", ".npz"):
+    elif suffix in (".npy", ".npz"):
         names, stamps = None, [stamp(path)]
     else:
         raise ValueError(f"expected a folder of images, or an .npy or .npz file, got {path}")
-    if array is not None and (names is not None or path.suffix.lower() != ".npz"):
+    if array is not None and (names is not None or suffix != ".npz"):
         raise ValueError(f"expected array for an .npz file only, got {array!r} for {path}")
     asked = (size, channels, square, scale)
-    if path.suffix.lower() == ".npy" and names is None and (found := _as_it_is(path, *asked)):
+    if suffix == ".npy" and names is None and (found := _as_it_is(path, *asked)):
         return found
     digest = hashlib.sha256(repr((_VERSION, str(path), array, asked)).encode())
     for stamped in stamps:

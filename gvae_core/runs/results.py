@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -154,13 +153,11 @@ def damages(spec: RunSpec) -> dict[Path, str]:
     A result without its whole checkpoint counts: its numbers can be read, its model cannot be loaded.
     """
     found, checkpoint = {}, result_path(spec).with_suffix(".safetensors")
-
-    def check_result(path: Path) -> None:
-        _read_own(path, spec)
-        _check_checkpoint(checkpoint, spec)
-
-    checks = {result_path(spec): check_result, state_path(spec): read_progress}
-    checks[checkpoint] = functools.partial(_check_checkpoint, spec=spec)
+    checks = {
+        result_path(spec): lambda path: (_read_own(path, spec), _check_checkpoint(checkpoint, spec)),
+        state_path(spec): read_progress,
+        checkpoint: lambda path: _check_checkpoint(path, spec),
+    }
     for path, check in checks.items():
         try:
             if path.is_file():

@@ -241,32 +241,32 @@ class FastR2Conv(_Fast, enn.R2Conv):
     def _convolve_dense(self, input: GeometricTensor) -> GeometricTensor:
         """escnn's own convolution, with the weights as they are now."""
         x, (filter, bias, plans) = input.tensor, self._dense()
-        way, reordered = "conv2d", None  # which says what does not fit
+        way = "conv2d"  # which says what does not fit
         if plans is not None and native.readable(x):
             plan = plans.get(x.shape)  # which another thread may clear
             if plan is None:
                 plan = self._dense_plan(x.shape, filter)
                 plans.clear()  # a second filter is as large as the first
                 plans[x.shape] = plan
-            way, reordered = plan
+            way, reordered, settings = plan
         if way == "product":
             y = torch._C._nn.thnn_conv2d(x, filter, [self.kernel_size] * 2, bias, self.stride, self.padding)
         elif way == "reordered" and x.is_contiguous() and torch._C._get_mkldnn_enabled():
-            settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
             y = torch.ops.mkldnn._convolution_pointwise(x, reordered, bias, *settings, "none", [], "").contiguous()
         else:
             y = F.conv2d(x, filter, bias, self.stride, self.padding)
         return Features(y, self.out_type) if y.ndim == 4 else GeometricTensor(y, self.out_type)
 
-    def _dense_plan(self, shape: torch.Size, filter: Tensor) -> tuple[str, Tensor | None]:
-        """The fastest of torch's convolutions for inputs of a shape, and the filter in oneDNN's order where it asks for it."""
+    def _dense_plan(self, shape: torch.Size, filter: Tensor) -> tuple[str, Tensor | None, tuple]:
+        """The fastest of torch's convolutions for inputs of a shape; the filter in oneDNN's order where it asks for it; and
+        oneDNN's other arguments."""
         way = _fastest_dense(shape, filter.shape, self.stride, self.padding) if native.readable(filter) else "conv2d"
-        if way != "reordered":
-            return way, None
-        if not torch._C._get_mkldnn_enabled():
-            return "conv2d", None
         settings = _pair(self.padding), _pair(self.stride), [1, 1], 1
-        return way, torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(shape))
+        if way != "reordered":
+            return way, None, settings
+        if not torch._C._get_mkldnn_enabled():
+            return "conv2d", None, settings
+        return way, torch.ops.mkldnn._reorder_convolution_weight(filter, *settings, list(shape)), settings
 
     def _back_to_escnn(self, reason: str) -> None:
         filter, bias = self.filter.detach(), self.expanded_bias
